@@ -65,3 +65,14 @@ pub const DATA_DIR_PATH_MAX: usize = 894;
 
 /// Node ids that bootstrap a new cluster of one: 1, and the id derived from the text "1" at time 0.
 pub const BOOTSTRAP_IDS: [u64; 2] = [1, 0x2dc1_7185_8c31_55be];
+
+/// Time between two looks at the client's socket while its statement runs beyond its budget.
+pub const CLIENT_CHECK_INTERVAL_MS: u64 = 50;
+/// ROWS frames are collected up to this size before they are written to the socket.
+pub const ROWS_CHUNK_SIZE: usize = 64 << 10;
+/// Rows of a statement that writes are held back until its commit, up to this size; then they are sent before.
+pub const HELD_ROWS_SIZE_MAX: usize = 16 << 20;
+/// Pages of a DUMP written to the socket at once.
+pub const DUMP_CHUNK_PAGES: usize = 64;
+/// Transactions of all databases on their way to the Raft thread; each session waits for its own.
+pub const PROPOSALS_MAX: usize = 1024;

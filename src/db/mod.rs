@@ -1,1 +1,100 @@
-//! Skeleton.
+//! Databases: sessions that run SQL on the leader, the write lane, and the state machine that applies commands.
+//!
+//! A session executes a write on the *speculative* view of its database, hands the resulting transaction to Raft
+//! as a [`Proposal`] and answers its client once the transaction is published: docs/ARCHITECTURE.md, section 6a.
+
+mod budget;
+mod command;
+mod connection;
+mod fsm;
+mod lane;
+mod query;
+mod registry;
+mod snapshot;
+mod status;
+
+pub use budget::{ClientWatch, Verdict};
+pub use connection::DatabaseConnection;
+pub use fsm::Fsm;
+pub use query::{Fill, Query};
+pub use registry::{Database, Registry};
+pub use snapshot::Snapshot;
+pub use status::Status;
+
+use crate::raft::Refusal;
+use crate::sqlite;
+use crate::vfs;
+use crate::wire::failure;
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// A transaction that SQLite closed in the speculative view, on its way to the log.
+pub struct Proposal {
+    /// Where it ran.
+    pub database: Arc<Database>,
+    /// Its number in that database.
+    pub transaction: u64,
+    /// [`Database::abort_count`] when it ran: it is void if the count has changed since.
+    pub abort_count: u64,
+    /// The FRAMES command.
+    pub command: Bytes,
+    /// Told once it is published, or why it will not be.
+    pub done: oneshot::Sender<Result<(), Refused>>,
+}
+
+/// Why a transaction was not committed here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// This node does not lead: nothing was appended anywhere.
+    NotLeader,
+    /// Leadership ended while the transaction waited: its outcome is unknown.
+    LeadershipLost,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        match refusal {
+            Refusal::NotLeader => Refused::NotLeader,
+            Refusal::LeadershipLost => Refused::LeadershipLost,
+        }
+    }
+}
+
+/// What a client is told when its request fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// SQLite's extended code, or one of [`failure`].
+    pub code: u64,
+    /// The message.
+    pub text: Cow<'static, str>,
+}
+
+impl From<failure::Failure> for Failure {
+    fn from(fixed: failure::Failure) -> Failure {
+        Failure { code: fixed.code, text: Cow::Borrowed(fixed.text) }
+    }
+}
+
+impl From<sqlite::Error> for Failure {
+    fn from(error: sqlite::Error) -> Failure {
+        Failure { code: u64::from(error.code.unsigned_abs()), text: Cow::Owned(error.message) }
+    }
+}
+
+impl From<vfs::Error> for Failure {
+    fn from(error: vfs::Error) -> Failure {
+        // 14 is SQLITE_CANTOPEN: the database could not be created or opened under this name.
+        Failure { code: 14, text: Cow::Owned(error.to_string()) }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Failure {
+        match refused {
+            Refused::NotLeader => failure::NOT_LEADER.into(),
+            Refused::LeadershipLost => failure::LEADERSHIP_LOST.into(),
+        }
+    }
+}

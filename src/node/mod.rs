@@ -1,10 +1,41 @@
 //! A node: the composition of Raft core, store, databases and sockets, and its life from create to stop.
+//!
+//! ```text
+//! create ──▶ set, bind ──▶ start ──▶ running ──▶ stop ──▶ stopped
+//! ```
+//!
+//! A node is started once. A start that fails, because another process holds the directory for instance, leaves
+//! it as it was: it may be tried again.
 
+mod client;
+mod driver;
+mod fault;
+mod gateway;
+mod id;
+mod membership;
+mod running;
+mod settings;
+
+pub use id::generate_node_id;
+
+use crate::config;
+use crate::db::Status;
+use crate::net::{self, Listener};
+use crate::raft::ServerId;
+use crate::sqlite;
+use crate::store::{self, Directory};
+use crate::vfs::{self, Vfs};
+use parking_lot::Mutex;
+use running::Running;
+use settings::Settings;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Connects to another server: called with its address on a thread that may block, returns a connected stream
 /// socket, whose ownership passes to the node, or `None`.
-pub type ConnectFunc = Box<dyn Fn(&str) -> Option<std::os::fd::OwnedFd> + Send + Sync>;
+pub type ConnectFunc = Box<dyn Fn(&str) -> Option<OwnedFd> + Send + Sync>;
 
 /// What went wrong, in the classes of the C API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +56,40 @@ pub struct Error {
     pub message: String,
 }
 
+impl Error {
+    fn failed(message: impl ToString) -> Error {
+        Error { kind: ErrorKind::Failed, message: message.to_string() }
+    }
+
+    fn misuse(message: impl ToString) -> Error {
+        Error { kind: ErrorKind::Misuse, message: message.to_string() }
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Error {
+        Error::failed(error)
+    }
+}
+
+impl From<net::Error> for Error {
+    fn from(error: net::Error) -> Error {
+        Error::failed(error)
+    }
+}
+
+impl From<sqlite::Error> for Error {
+    fn from(error: sqlite::Error) -> Error {
+        Error::failed(error)
+    }
+}
+
+impl From<vfs::Error> for Error {
+    fn from(error: vfs::Error) -> Error {
+        Error::failed(error)
+    }
+}
+
 /// How many entries stay in the log behind a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TrailingStrategy {
@@ -36,39 +101,88 @@ pub enum TrailingStrategy {
 }
 
 /// One server of this library. All methods may be called from any thread.
-pub struct Node {}
+pub struct Node {
+    id: ServerId,
+    address: String,
+    directory: Directory,
+    vfs: Arc<Vfs>,
+    status: Arc<Status>,
+    compression: Arc<AtomicBool>,
+    life: Mutex<Life>,
+}
+
+struct Life {
+    settings: Settings,
+    /// Kept for the connections to other servers, which come with clusters.
+    connect: Option<ConnectFunc>,
+    bind_address: Option<String>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Not started; bound or not.
+    Created(Option<Listener>),
+    Running(Running),
+    Stopped,
+}
 
 impl Node {
     /// Checks the data directory, reads its metadata, registers the VFS. Opens no socket, takes no lock.
     pub fn create(id: u64, address: &str, data_dir: &Path) -> Result<Node, Error> {
-        let _ = (id, address, data_dir);
-        Err(Error { kind: ErrorKind::Failed, message: "skeleton".into() })
+        let directory = Directory::open(data_dir)?;
+        sqlite::initialize()?;
+        let life = Life {
+            settings: Settings::default(),
+            connect: None,
+            bind_address: None,
+            stage: Stage::Created(None),
+        };
+        Ok(Node {
+            id: ServerId(id),
+            address: address.to_owned(),
+            directory,
+            vfs: Arc::new(Vfs::register(config::CHECKPOINT_THRESHOLD_FRAMES)?),
+            status: Arc::default(),
+            compression: Arc::new(AtomicBool::new(true)),
+            life: Mutex::new(life),
+        })
     }
 
-    /// Binds (does not yet listen on) `ip:port`, `[ip6]:port` or `@abstract-name`.
+    /// Binds (does not yet listen on) `ip:port`, `[ip6]:port` or `@abstract-name`. The last call wins.
     pub fn set_bind_address(&self, address: &str) -> Result<(), Error> {
-        let _ = address;
-        Err(Error { kind: ErrorKind::Failed, message: "skeleton".into() })
+        let mut life = self.life.lock();
+        let Stage::Created(listener) = &mut life.stage else { return Err(not_before_start()) };
+        let bound = Listener::bind(&address.parse()?)?;
+        let name = bound.name(address);
+        *listener = Some(bound);
+        life.bind_address = Some(name);
+        Ok(())
     }
+
     /// The address given to `set_bind_address`; with the kernel's name for "@".
     pub fn bind_address(&self) -> Option<String> {
-        None
+        self.life.lock().bind_address.clone()
     }
+
     /// Replaces the built-in TCP connect; `None` restores it.
     pub fn set_connect_func(&self, connect: Option<ConnectFunc>) -> Result<(), Error> {
-        let _ = connect;
+        let mut life = self.life.lock();
+        life.check_not_running()?;
+        life.connect = connect;
         Ok(())
     }
+
     /// 1 ..= 3 600 000 ms; election timeout = 15 x, heartbeat = 1.5 x.
     pub fn set_network_latency_ms(&self, latency_ms: u64) -> Result<(), Error> {
-        let _ = latency_ms;
-        Ok(())
+        self.before_start(|settings| settings.set_network_latency_ms(latency_ms))
     }
+
     /// Any time.
     pub fn set_failure_domain(&self, code: u64) -> Result<(), Error> {
-        let _ = code;
+        self.status.set_failure_domain(code);
         Ok(())
     }
+
     /// trailing >= 4 and trailing >= threshold, else misuse.
     pub fn set_snapshot_params(
         &self,
@@ -76,68 +190,131 @@ impl Node {
         trailing: u32,
         strategy: TrailingStrategy,
     ) -> Result<(), Error> {
-        let _ = (threshold, trailing, strategy);
-        Ok(())
+        self.before_start(|settings| settings.set_snapshot_params(threshold, trailing, strategy))
     }
+
     /// Powers of two, 512 ..= 256 KiB, else `Failed`.
     pub fn set_block_size(&self, size: usize) -> Result<(), Error> {
-        let _ = size;
-        Ok(())
+        self.before_start(|settings| settings.set_block_size(size))
     }
+
     /// Any time.
     pub fn set_target_voters(&self, count: i32) -> Result<(), Error> {
-        let _ = count;
+        self.life.lock().settings.target_voters = count;
         Ok(())
     }
+
     /// Any time.
     pub fn set_target_standbys(&self, count: i32) -> Result<(), Error> {
-        let _ = count;
+        self.life.lock().settings.target_standbys = count;
         Ok(())
     }
+
     /// Worker threads of the client runtime; effective at start.
     pub fn set_pool_thread_count(&self, count: u32) -> Result<(), Error> {
-        let _ = count;
+        self.life.lock().settings.client_threads = count;
         Ok(())
     }
+
     /// Effective at start.
     pub fn set_auto_recovery(&self, enabled: bool) -> Result<(), Error> {
-        let _ = enabled;
+        self.life.lock().settings.auto_recovery = enabled;
         Ok(())
     }
+
     /// Effective at the next snapshot.
     pub fn set_snapshot_compression(&self, enabled: bool) -> Result<(), Error> {
-        let _ = enabled;
+        self.compression.store(enabled, Ordering::Relaxed);
         Ok(())
     }
+
     /// How long a writer waits for another one's transaction; any time.
     pub fn set_busy_timeout(&self, timeout_ms: u32) -> Result<(), Error> {
-        let _ = timeout_ms;
+        self.status.set_busy_timeout_ms(timeout_ms);
         Ok(())
     }
+
     /// Accepted and ignored unless running (misuse): databases are always in memory.
     pub fn enable_disk_mode(&self) -> Result<(), Error> {
-        Ok(())
+        self.life.lock().check_not_running()
     }
-    /// Not available yet: an error that says so.
+
+    /// Comes with clusters: an error that says so.
     pub fn enable_role_management(&self) -> Result<(), Error> {
-        Ok(())
+        Err(Error::failed("role management is not available in this release: it runs single nodes"))
     }
-    /// Misuse unless running; not available yet otherwise.
+
+    /// Misuse unless running. A single node has nobody to hand over to.
     pub fn handover(&self) -> Result<(), Error> {
-        Ok(())
+        match self.life.lock().stage {
+            Stage::Running(_) => Err(Error::failed("no other voter to hand over to")),
+            Stage::Created(_) | Stage::Stopped => Err(Error::misuse("the node is not running")),
+        }
     }
+
     /// Locks the directory, loads it, starts the threads, listens. Returns when connections are accepted.
     pub fn start(&self) -> Result<(), Error> {
-        Ok(())
+        let mut life = self.life.lock();
+        let life = &mut *life;
+        let listener = match &mut life.stage {
+            Stage::Created(listener) => listener.take(),
+            // The lock of the directory is ours already; C meets it through another open file.
+            Stage::Running(_) => return Err(store::Error::locked().into()),
+            Stage::Stopped => {
+                return Err(Error::misuse("a node can be started only once: create a new one"));
+            }
+        };
+        let Some(listener) = listener else {
+            return Err(Error::misuse("no bind address set: call dqlite_node_set_bind_address first"));
+        };
+        crate::trace::enable_from_environment();
+        match Running::start(self, &life.settings, &listener) {
+            Ok(running) => {
+                life.stage = Stage::Running(running);
+                Ok(())
+            }
+            Err(error) => {
+                life.stage = Stage::Created(Some(listener));
+                Err(error)
+            }
+        }
     }
+
     /// Closes every connection, finishes the log, joins the threads. Misuse unless running.
     pub fn stop(&self) -> Result<(), Error> {
-        Ok(())
+        let mut life = self.life.lock();
+        match std::mem::replace(&mut life.stage, Stage::Stopped) {
+            Stage::Running(running) => running.stop(),
+            other => {
+                life.stage = other;
+                Err(Error::misuse("the node is not running"))
+            }
+        }
+    }
+
+    fn before_start(&self, change: impl FnOnce(&mut Settings) -> Result<(), Error>) -> Result<(), Error> {
+        let mut life = self.life.lock();
+        life.check_not_running()?;
+        change(&mut life.settings)
     }
 }
 
-/// A node id from an address and the clock: SHA-1, as in C.
-pub fn generate_node_id(address: &[u8]) -> u64 {
-    let _ = address;
-    0
+impl Drop for Node {
+    fn drop(&mut self) {
+        // A running node is stopped; the outcome has nobody to go to.
+        let _ = self.stop();
+    }
+}
+
+impl Life {
+    fn check_not_running(&self) -> Result<(), Error> {
+        match self.stage {
+            Stage::Running(_) => Err(not_before_start()),
+            Stage::Created(_) | Stage::Stopped => Ok(()),
+        }
+    }
+}
+
+fn not_before_start() -> Error {
+    Error::misuse("not allowed once the node has been started")
 }

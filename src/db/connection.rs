@@ -1,0 +1,402 @@
+//! The SQLite connection of one client: prepared statements, transactions, and the way of a write from the lane
+//! over the speculative view to the log.
+//!
+//! A write statement goes through [`DatabaseConnection::enter`] (lane, speculative view), its steps,
+//! [`DatabaseConnection::propose`] (the transaction it closed goes to Raft while the lane is still held, so that the
+//! log has the order of execution), [`DatabaseConnection::leave`] (lane passed on), and
+//! [`DatabaseConnection::settle`] (nothing computed on the speculative view is answered before what it was
+//! computed from is committed).
+
+use super::budget::{Budget, ClientWatch};
+use super::lane::LaneGuard;
+use super::query::Query;
+use super::registry::{Database, Registry};
+use super::{Failure, Proposal, Refused, command};
+use crate::config::{PIPELINE_BYTES_MAX, PIPELINE_TRANSACTIONS_MAX};
+use crate::sqlite::{Statement, Step, TransactionState};
+use crate::vfs::{self, View};
+use crate::wire::failure;
+use crate::wire::response::ExecResult;
+use crate::wire::tuple::{Params, Value};
+use bytes::Bytes;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// A statement that PREPARE registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prepared {
+    /// Its id.
+    pub id: u32,
+    /// `sqlite3_bind_parameter_count`.
+    pub parameters: u64,
+    /// Where the text after the statement begins.
+    pub tail_offset: usize,
+}
+
+/// What the answer to the current request has to wait for.
+#[derive(Default)]
+struct Gate {
+    /// The newest transaction that existed when the speculative view was entered.
+    base: Option<u64>,
+    /// The outcome of the newest transaction of this request.
+    own: Option<oneshot::Receiver<Result<(), Refused>>>,
+    /// Transactions of this request.
+    proposals: usize,
+}
+
+/// See the module documentation. Fields drop in the order that rolls back before the lane is passed on.
+pub struct DatabaseConnection {
+    statements: Vec<Option<Statement>>,
+    sqlite: Option<vfs::Connection>,
+    lane: Option<LaneGuard>,
+    database: Arc<Database>,
+    registry: Arc<Registry>,
+    proposals: mpsc::Sender<Proposal>,
+    budget: Arc<Budget>,
+    /// [`Database::abort_count`] when the lane was entered.
+    abort_count: u64,
+    gate: Gate,
+}
+
+impl Drop for DatabaseConnection {
+    fn drop(&mut self) {
+        self.statements.clear();
+        // Closing rolls back, which releases SQLite's write lock.
+        self.sqlite = None;
+        self.pass_lane();
+        self.registry.close(&self.database);
+    }
+}
+
+impl DatabaseConnection {
+    /// Opens a database, creating it if needed.
+    pub fn open(
+        registry: &Arc<Registry>,
+        proposals: &mpsc::Sender<Proposal>,
+        name: &Bytes,
+        watch: ClientWatch,
+    ) -> Result<DatabaseConnection, Failure> {
+        let database = registry.open(name)?;
+        let mut connection = DatabaseConnection {
+            statements: Vec::new(),
+            sqlite: None,
+            lane: None,
+            database: database.clone(),
+            registry: registry.clone(),
+            proposals: proposals.clone(),
+            budget: Arc::new(Budget::new(registry.status.clone(), watch)),
+            abort_count: database.abort_count(),
+            gate: Gate::default(),
+        };
+        // From here on a failure drops the connection, which closes the database in the registry.
+        let sqlite = vfs::Connection::open(registry.vfs(), &database.vfs)?;
+        let budget = connection.budget.clone();
+        sqlite.set_progress_hook(crate::config::PROGRESS_OPCODES, move || budget.check());
+        connection.sqlite = Some(sqlite);
+        Ok(connection)
+    }
+
+    fn sqlite(&self) -> &vfs::Connection {
+        self.sqlite.as_ref().expect("it is there from open to drop")
+    }
+
+    /// PREPARE. Without `allow_tail` a second statement in the text is refused.
+    pub fn prepare(&mut self, sql: &[u8], allow_tail: bool) -> Result<Prepared, Failure> {
+        self.budget.restart();
+        let (statement, tail_offset) = self.compile_first(sql)?;
+        let statement = statement.ok_or(failure::EMPTY_STATEMENT)?;
+        if !allow_tail && self.has_statement(&sql[tail_offset..]) {
+            return Err(failure::NONEMPTY_TAIL.into());
+        }
+        let parameters = statement.parameter_count() as u64;
+        let id = match self.statements.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                self.statements.push(None);
+                self.statements.len() - 1
+            }
+        };
+        self.statements[id] = Some(statement);
+        Ok(Prepared { id: id as u32, parameters, tail_offset })
+    }
+
+    /// FINALIZE.
+    pub fn finalize(&mut self, id: u32) -> Result<(), Failure> {
+        self.take_statement(id).map(drop)
+    }
+
+    /// EXEC.
+    pub async fn exec(&mut self, id: u32, mut params: Params) -> Result<ExecResult, Failure> {
+        let mut statement = self.take_statement(id)?;
+        let outcome = self.exec_statement(&mut statement, &mut params).await;
+        self.statements[id as usize] = Some(statement);
+        self.finish(outcome).await
+    }
+
+    /// EXEC_SQL: every statement of the text, with one list of parameters consumed from left to right.
+    pub async fn exec_sql(&mut self, sql: Bytes, params: Params) -> Result<ExecResult, Failure> {
+        let outcome = self.exec_all(&sql, params).await;
+        self.finish(outcome).await
+    }
+
+    async fn exec_all(&mut self, mut sql: &[u8], mut params: Params) -> Result<(), Failure> {
+        loop {
+            self.budget.restart();
+            let (statement, tail_offset) = self.compile_first(sql)?;
+            match statement {
+                Some(mut statement) => self.exec_statement(&mut statement, &mut params).await?,
+                None => return Ok(()),
+            }
+            sql = &sql[tail_offset..];
+        }
+    }
+
+    /// QUERY: returns the running statement; rows are taken from it, then [`DatabaseConnection::end_query`].
+    pub async fn query(&mut self, id: u32, params: Params) -> Result<Query, Failure> {
+        let statement = self.take_statement(id)?;
+        self.begin_query(Query::new(statement, Some(id as usize)), params).await
+    }
+
+    /// QUERY_SQL: exactly one statement.
+    pub async fn query_sql(&mut self, sql: &[u8], params: Params) -> Result<Query, Failure> {
+        self.budget.restart();
+        let (statement, tail_offset) = self.compile_first(sql)?;
+        let statement = statement.ok_or(failure::EMPTY_STATEMENT)?;
+        if self.has_statement(&sql[tail_offset..]) {
+            return Err(failure::NONEMPTY_TAIL.into());
+        }
+        self.begin_query(Query::new(statement, None), params).await
+    }
+
+    async fn begin_query(&mut self, mut query: Query, mut params: Params) -> Result<Query, Failure> {
+        let bound = bind(&mut query.statement, &mut params).and_then(|()| match params.len() {
+            0 => Ok(()),
+            _ => Err(failure::BIND_PARAMETERS.into()),
+        });
+        let entered = match bound {
+            Ok(()) => self.enter(query.writes).await,
+            Err(failure) => Err(failure),
+        };
+        match entered {
+            Ok(()) => {
+                self.budget.restart();
+                Ok(query)
+            }
+            Err(failure) => {
+                self.end_query(query).await?;
+                Err(failure)
+            }
+        }
+    }
+
+    /// The client took what there was, and the query goes on. What it has been given by then must stand.
+    pub async fn resume_query(&mut self) -> Result<(), Failure> {
+        self.settle_base().await?;
+        self.budget.restart();
+        Ok(())
+    }
+
+    /// Ends a query, complete or not, and waits for what it wrote.
+    pub async fn end_query(&mut self, mut query: Query) -> Result<(), Failure> {
+        query.statement.reset();
+        query.statement.clear_bindings();
+        if let Some(slot) = query.slot {
+            self.statements[slot] = Some(query.statement);
+        } else {
+            drop(query.statement);
+        }
+        self.propose().await?;
+        self.leave();
+        self.settle().await
+    }
+
+    async fn finish(&mut self, outcome: Result<(), Failure>) -> Result<ExecResult, Failure> {
+        let result = ExecResult {
+            last_insert_id: self.sqlite().last_insert_rowid() as u64,
+            rows_affected: u64::from(self.sqlite().changes()),
+        };
+        self.leave();
+        self.settle().await?;
+        outcome.map(|()| result)
+    }
+
+    async fn exec_statement(&mut self, statement: &mut Statement, params: &mut Params) -> Result<(), Failure> {
+        bind(statement, params)?;
+        let writes = statement.writes();
+        self.enter(writes).await?;
+        self.budget.restart();
+        let outcome = if writes && statement.column_count() > 0 {
+            self.step_undoing_rows(statement)
+        } else {
+            step_to_done(statement)
+        };
+        statement.clear_bindings();
+        self.propose().await?;
+        outcome
+    }
+
+    /// A statement with RETURNING has made all its changes before its first row, and resetting it would keep
+    /// them. EXEC must leave nothing behind when it fails for the row, hence the savepoint.
+    fn step_undoing_rows(&self, statement: &mut Statement) -> Result<(), Failure> {
+        self.sqlite().execute("SAVEPOINT dqlite_exec")?;
+        let outcome = step_to_done(statement);
+        if outcome.is_err() && !self.sqlite().autocommit() {
+            self.sqlite().execute("ROLLBACK TO dqlite_exec")?;
+        }
+        if !self.sqlite().autocommit() {
+            self.sqlite().execute("RELEASE dqlite_exec")?;
+        }
+        outcome
+    }
+
+    /// Before a statement runs. A write needs the lane and the speculative view, unless an open transaction of
+    /// this connection has them already.
+    async fn enter(&mut self, writes: bool) -> Result<(), Failure> {
+        if !writes || self.lane.is_some() {
+            return Ok(());
+        }
+        let database = self.database.clone();
+        let lane = database.lane.acquire(self.registry.status.busy_timeout()).await;
+        let lane = lane.map_err(|_| failure::DATABASE_LOCKED)?;
+        if !self.registry.status.is_leading() {
+            return Err(failure::NOT_LEADER.into());
+        }
+        self.abort_count = database.abort_count();
+        let base = database.proposed();
+        let upgrade = self.sqlite().transaction_state() == TransactionState::Read;
+        let admitted = |published: u64| {
+            // A transaction that has read the committed view may write only if nothing is speculative.
+            let pipeline = database.vfs.pipeline();
+            let room = pipeline.count < PIPELINE_TRANSACTIONS_MAX && pipeline.bytes < PIPELINE_BYTES_MAX;
+            if upgrade { published == base } else { room }
+        };
+        database.wait_published(self.abort_count, admitted).await?;
+        self.lane = Some(lane);
+        if upgrade {
+            self.sqlite().permit_upgrade();
+        } else {
+            self.sqlite().set_view(View::Speculative);
+        }
+        self.gate.base = Some(base);
+        Ok(())
+    }
+
+    /// After a statement ran: the transaction it closed, if any, goes to the log in the order of execution.
+    async fn propose(&mut self) -> Result<(), Failure> {
+        if self.lane.is_none() {
+            return Ok(());
+        }
+        let Some(transaction) = self.database.vfs.take_transaction() else { return Ok(()) };
+        let (done, outcome) = oneshot::channel();
+        let proposal = Proposal {
+            database: self.database.clone(),
+            transaction: transaction.id,
+            abort_count: self.abort_count,
+            command: command::encode_frames(&self.database.name, &transaction.pages),
+            done,
+        };
+        self.database.note_proposed(transaction.id);
+        self.gate.own = Some(outcome);
+        self.gate.proposals += 1;
+        // The queue is closed only once the node has stopped; then the outcome reports it.
+        let _ = self.proposals.send(proposal).await;
+        Ok(())
+    }
+
+    /// After the last statement of a request: without an open write transaction the lane goes to the next one.
+    fn leave(&mut self) {
+        let Some(lane) = &self.lane else { return };
+        match self.sqlite().transaction_state() {
+            TransactionState::Write => lane.keep_for_transaction(),
+            TransactionState::Read => {
+                self.sqlite().revoke_permit();
+                self.pass_lane();
+            }
+            TransactionState::None => {
+                self.sqlite().set_view(View::Committed);
+                self.pass_lane();
+            }
+        }
+    }
+
+    fn pass_lane(&mut self) {
+        if self.lane.is_some() && self.database.abort_count() != self.abort_count {
+            // The Raft thread could not drop what was speculative while this connection held the write lock.
+            self.database.abort();
+        }
+        self.lane = None;
+    }
+
+    /// Waits until everything that the answer depends on is committed and visible.
+    async fn settle(&mut self) -> Result<(), Failure> {
+        let gate = std::mem::take(&mut self.gate);
+        let Some(own) = gate.own else {
+            self.gate.base = gate.base;
+            return self.settle_base().await;
+        };
+        match own.await.unwrap_or(Err(Refused::LeadershipLost)) {
+            Ok(()) => Ok(()),
+            // An earlier transaction of the same request may have been committed.
+            Err(Refused::NotLeader) if gate.proposals > 1 => Err(Refused::LeadershipLost.into()),
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
+    async fn settle_base(&mut self) -> Result<(), Failure> {
+        let Some(base) = self.gate.base.take() else { return Ok(()) };
+        self.database.wait_published(self.abort_count, |published| published >= base).await.map_err(Failure::from)
+    }
+
+    fn take_statement(&mut self, id: u32) -> Result<Statement, Failure> {
+        let slot = self.statements.get_mut(id as usize);
+        slot.and_then(Option::take).ok_or_else(|| failure::NO_STATEMENT.into())
+    }
+
+    /// Compiles the first statement of a text, if it has one, skipping what compiles to nothing before it.
+    fn compile_first(&self, sql: &[u8]) -> Result<(Option<Statement>, usize), Failure> {
+        let mut offset = 0;
+        loop {
+            let prepared = self.sqlite().prepare(&sql[offset..])?;
+            let tail = offset + prepared.tail_offset;
+            match prepared.statement {
+                Some(statement) => return Ok((Some(statement), tail)),
+                None if tail == offset || tail >= sql.len() => return Ok((None, sql.len())),
+                None => offset = tail,
+            }
+        }
+    }
+
+    /// Whether a statement, or something that fails to compile, is in the text.
+    fn has_statement(&self, sql: &[u8]) -> bool {
+        !matches!(self.compile_first(sql), Ok((None, _)))
+    }
+}
+
+fn step_to_done(statement: &mut Statement) -> Result<(), Failure> {
+    let outcome = match statement.step() {
+        Ok(Step::Done) => Ok(()),
+        Ok(Step::Row) => Err(failure::ROWS_YIELDED.into()),
+        Err(error) => Err(error.into()),
+    };
+    statement.reset();
+    outcome
+}
+
+/// Binds as many values as the statement has parameters; the others become NULL.
+fn bind(statement: &mut Statement, params: &mut Params) -> Result<(), Failure> {
+    statement.clear_bindings();
+    for (index, value) in (1..=statement.parameter_count()).zip(params) {
+        let value = value.map_err(|_| failure::BIND_PARAMETERS)?;
+        let bound = match value {
+            Value::Integer(n) => statement.bind_i64(index, n),
+            Value::Float(x) => statement.bind_f64(index, x),
+            Value::Text(text) | Value::Iso8601(text) => statement.bind_text(index, &text),
+            Value::Blob(blob) => statement.bind_blob(index, &blob),
+            Value::Null => statement.bind_null(index),
+            Value::Boolean(n) => statement.bind_i64(index, i64::from(n != 0)),
+            Value::UnixTime(_) => return Err(failure::BIND_PARAMETERS.into()),
+        };
+        bound.map_err(|_| failure::BIND_PARAMETERS)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! The state machine: applies committed commands to the databases, captures and restores all of them. Runs on
+//! the Raft thread, executes no SQL.
+
+use super::command::{self, Command, CommandError};
+use super::registry::Registry;
+use super::snapshot::{Snapshot, SnapshotError};
+use crate::config::PAGE_SIZE;
+use crate::vfs::{self, PageRef};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Why committed state cannot be brought into the databases. The node must stop: skipping would diverge.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A committed command that we do not understand.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// A snapshot that we do not understand.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The VFS refused.
+    #[error("database {database:?}: {source}")]
+    Vfs {
+        /// Name of the database.
+        database: String,
+        /// What it said.
+        source: vfs::Error,
+    },
+}
+
+/// All databases as one state machine.
+pub struct Fsm {
+    registry: Arc<Registry>,
+}
+
+impl Fsm {
+    /// Over the databases of `registry`.
+    pub fn new(registry: Arc<Registry>) -> Fsm {
+        Fsm { registry }
+    }
+
+    /// Applies a committed command that was not executed here: from a leader elsewhere or from the log on disk.
+    pub fn apply(&self, payload: Bytes) -> Result<(), Error> {
+        let Command::Frames(frames) = command::decode(payload)? else { return Ok(()) };
+        let pages: Vec<(u32, PageRef)> =
+            frames.pages.iter().map(|(number, image)| (*number, page(image))).collect();
+        self.on_database(&frames.database, |database| database.append(&pages))
+    }
+
+    /// The committed state of every database, by reference. Databases that were deleted are left out: C releases
+    /// up to 1.18.2 abort on the page that marks them.
+    pub fn capture(&self) -> Snapshot {
+        let live = self.registry.all().into_iter().filter(|d| !d.vfs.is_deleted());
+        Snapshot { databases: live.map(|d| (d.name.clone(), d.vfs.capture())).collect() }
+    }
+
+    /// Brings the databases of an empty node to the state of a snapshot.
+    pub fn restore(&self, content: Bytes) -> Result<(), Error> {
+        for (name, image) in Snapshot::decode(content)?.databases {
+            self.on_database(&name, |database| database.restore(image))?;
+        }
+        Ok(())
+    }
+
+    fn on_database(
+        &self,
+        name: &Bytes,
+        change: impl FnOnce(&vfs::Database) -> Result<(), vfs::Error>,
+    ) -> Result<(), Error> {
+        self.registry.with_database(name, |database| change(&database.vfs)).and_then(|r| r).map_err(|source| {
+            Error::Vfs { database: String::from_utf8_lossy(name).into_owned(), source }
+        })
+    }
+}
+
+/// Copies a page out of its log entry, so that a page which stays does not keep a large entry in memory.
+fn page(image: &Bytes) -> PageRef {
+    let mut page: PageRef = Arc::new([0; PAGE_SIZE]);
+    Arc::get_mut(&mut page).expect("the page was allocated on the line above").copy_from_slice(image);
+    page
+}

@@ -1,0 +1,181 @@
+//! The databases of a node by name, and what every session and the Raft thread share about each.
+
+use super::lane::Lane;
+use super::{Refused, status::Status};
+use crate::vfs::{self, Vfs};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Notify;
+
+/// One database.
+pub struct Database {
+    /// Its name: an opaque key, as the client gave it.
+    pub name: Bytes,
+    /// Pages, WAL and WAL-index.
+    pub vfs: Arc<vfs::Database>,
+    /// Who may write.
+    pub lane: Arc<Lane>,
+    /// Number of the newest transaction handed to Raft. Written by the holder of the lane.
+    proposed: AtomicU64,
+    /// Number of the newest transaction published. Written by the Raft thread.
+    published: AtomicU64,
+    /// Counts aborts: whoever waits for a transaction learns that it will never be published.
+    aborts: AtomicU64,
+    progress: Notify,
+}
+
+impl Database {
+    fn new(name: Bytes, vfs: Arc<vfs::Database>) -> Database {
+        Database {
+            name,
+            vfs,
+            lane: Arc::default(),
+            proposed: AtomicU64::new(0),
+            published: AtomicU64::new(0),
+            aborts: AtomicU64::new(0),
+            progress: Notify::new(),
+        }
+    }
+
+    /// Number of the newest transaction handed to Raft: what a statement on the speculative view builds on.
+    pub fn proposed(&self) -> u64 {
+        self.proposed.load(Ordering::Acquire)
+    }
+
+    /// The holder of the lane hands this transaction to Raft.
+    pub fn note_proposed(&self, transaction: u64) {
+        self.proposed.store(transaction, Ordering::Release);
+    }
+
+    /// Changes whenever speculative transactions are dropped.
+    pub fn abort_count(&self) -> u64 {
+        self.aborts.load(Ordering::Acquire)
+    }
+
+    /// Makes the oldest speculative transaction visible to readers. Called by the Raft thread, in log order.
+    pub fn publish(&self, transaction: u64) {
+        self.vfs.publish(transaction);
+        self.published.store(transaction, Ordering::Release);
+        self.progress.notify_waiters();
+    }
+
+    /// Drops everything speculative. `false` while a write transaction is open: the session that holds it must
+    /// roll back first.
+    pub fn abort(&self) -> bool {
+        if !self.vfs.abort() {
+            return false;
+        }
+        self.published.store(self.proposed(), Ordering::Release);
+        true
+    }
+
+    /// Tells everyone who waits on a speculative transaction that its outcome will never be known here.
+    pub fn note_abort(&self) {
+        self.aborts.fetch_add(1, Ordering::AcqRel);
+        self.progress.notify_waiters();
+    }
+
+    /// Waits until `done` holds for the newest published transaction. Fails when transactions that existed at
+    /// `abort_count` have been dropped.
+    pub async fn wait_published(
+        &self,
+        abort_count: u64,
+        mut done: impl FnMut(u64) -> bool,
+    ) -> Result<(), Refused> {
+        loop {
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            // Registered before the check, so that no notification between check and wait is missed.
+            progress.as_mut().enable();
+            if self.abort_count() != abort_count {
+                return Err(Refused::LeadershipLost);
+            }
+            if done(self.published.load(Ordering::Acquire)) {
+                return Ok(());
+            }
+            progress.await;
+        }
+    }
+}
+
+/// All databases of a node.
+pub struct Registry {
+    vfs: Vfs,
+    databases: Mutex<HashMap<Bytes, Entry>>,
+    /// What sessions need to know about the node.
+    pub status: Arc<Status>,
+}
+
+struct Entry {
+    database: Arc<Database>,
+    /// Sessions that have it open.
+    sessions: usize,
+}
+
+impl Registry {
+    /// No databases yet.
+    pub fn new(vfs: Vfs, status: Arc<Status>) -> Registry {
+        Registry { vfs, databases: Mutex::default(), status }
+    }
+
+    /// The VFS that all of them live in.
+    pub fn vfs(&self) -> &Vfs {
+        &self.vfs
+    }
+
+    /// A database that exists.
+    pub fn get(&self, name: &[u8]) -> Option<Arc<Database>> {
+        self.databases.lock().get(name).map(|e| e.database.clone())
+    }
+
+    /// For a session: the database is created if needed and cannot disappear before [`Registry::close`].
+    pub fn open(&self, name: &Bytes) -> Result<Arc<Database>, vfs::Error> {
+        let mut databases = self.databases.lock();
+        let entry = Registry::entry(&self.vfs, &mut databases, name)?;
+        entry.sessions += 1;
+        Ok(entry.database.clone())
+    }
+
+    /// A session is done with a database. The last one out removes it if `PRAGMA delete_database` emptied it.
+    pub fn close(&self, database: &Database) {
+        let mut databases = self.databases.lock();
+        let Some(entry) = databases.get_mut(&database.name) else { return };
+        entry.sessions -= 1;
+        if entry.sessions == 0 && database.vfs.is_deleted() && database.vfs.pipeline().count == 0 {
+            self.vfs.remove_database(&database.name);
+            databases.remove(&database.name);
+        }
+    }
+
+    /// For the Raft thread: runs `apply` on the database, created if needed, which cannot disappear meanwhile.
+    pub fn with_database<T>(
+        &self,
+        name: &Bytes,
+        apply: impl FnOnce(&Database) -> T,
+    ) -> Result<T, vfs::Error> {
+        let mut databases = self.databases.lock();
+        Registry::entry(&self.vfs, &mut databases, name).map(|entry| apply(&entry.database))
+    }
+
+    /// All databases in order of creation.
+    pub fn all(&self) -> Vec<Arc<Database>> {
+        let databases = self.databases.lock();
+        let in_order = self.vfs.databases().into_iter();
+        in_order.filter_map(|d| databases.get(d.name()).map(|e| e.database.clone())).collect()
+    }
+
+    fn entry<'a>(
+        vfs: &Vfs,
+        databases: &'a mut HashMap<Bytes, Entry>,
+        name: &Bytes,
+    ) -> Result<&'a mut Entry, vfs::Error> {
+        if !databases.contains_key(name) {
+            let database = Arc::new(Database::new(name.clone(), vfs.create_database(name)?));
+            databases.insert(name.clone(), Entry { database, sessions: 0 });
+        }
+        Ok(databases.get_mut(name).expect("it was inserted above if it was absent"))
+    }
+}

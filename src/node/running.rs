@@ -1,0 +1,220 @@
+//! A started node: its threads, from the lock of the directory to its release.
+//!
+//! ```text
+//! dqlite/raft      Driver: consensus, apply, publish
+//! dqlite/disk      log and metadata            dqlite/snap     snapshot files      (both owned by the store)
+//! dqlite/client-N  accepting and sessions, including SQL
+//! ```
+
+use super::client::Client;
+use super::driver::{Driver, Parts};
+use super::fault::Fence;
+use super::gateway::{self, Shared};
+use super::membership::Membership;
+use super::settings::Settings;
+use super::{Error, Node, TrailingStrategy};
+use crate::config;
+use crate::db::{Proposal, Registry};
+use crate::net::{Accept, Listener};
+use crate::raft::{Configuration, Options, Raft, Role, Server, Start};
+use crate::store::{self, DirectoryLock, Loaded, Store};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use tokio::runtime::{self, Runtime};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+/// Owns the threads of a running node. Dropping it without [`Running::stop`] is a mistake of ours.
+pub struct Running {
+    clients: Runtime,
+    stop_accepting: oneshot::Sender<()>,
+    accepting: tokio::task::JoinHandle<()>,
+    raft: JoinHandle<()>,
+    stop_raft: oneshot::Sender<()>,
+    registry: Arc<Registry>,
+    fence: Arc<Fence>,
+    lock: DirectoryLock,
+}
+
+impl Running {
+    /// Everything that can fail happens before a client could notice.
+    pub fn start(node: &Node, settings: &Settings, listener: &Listener) -> Result<Running, Error> {
+        let lock = node.directory.lock()?;
+        if config::BOOTSTRAP_IDS.contains(&node.id.0) {
+            let own = Server { id: node.id, address: node.address.clone(), role: Role::Voter };
+            node.directory.bootstrap(&Configuration { servers: vec![own] })?;
+        }
+        let accept = listener.listen()?;
+        let loaded = node.directory.load(settings.auto_recovery)?;
+        for note in &loaded.notes {
+            tracing::warn!(note, "data directory repaired");
+        }
+        node.vfs.clear();
+        let registry = Arc::new(Registry::new(node.vfs.clone(), node.status.clone()));
+        let membership = Arc::new(Membership::new(node.id));
+        let fence = Arc::new(Fence::default());
+        let (proposals, proposals_in) = mpsc::channel(config::PROPOSALS_MAX);
+        let shared =
+            Shared { registry: registry.clone(), membership: membership.clone(), proposals };
+        let (raft, stop_raft) =
+            start_raft(node, settings, loaded, &registry, &membership, &fence, proposals_in)?;
+        let clients = client_runtime(settings.client_threads);
+        let clients = match clients {
+            Ok(clients) => clients,
+            Err(error) => {
+                drop(stop_raft);
+                let _ = raft.join();
+                return Err(Error::failed(format!("cannot start the client threads: {error}")));
+            }
+        };
+        let (stop_accepting, stopped) = oneshot::channel();
+        let accepting = clients.spawn(accept_clients(accept, shared, stopped));
+        Ok(Running { clients, stop_accepting, accepting, raft, stop_raft, registry, fence, lock })
+    }
+
+    /// Ends sessions first, so that nobody writes when the log is closed.
+    pub fn stop(self) -> Result<(), Error> {
+        self.registry.status.begin_stopping();
+        // Either end may be gone already after a fault; there is nothing left to stop then.
+        let _ = self.stop_accepting.send(());
+        // A thread of its own, since a caller inside another async runtime may not block on this one.
+        let (clients, accepting) = (self.clients, self.accepting);
+        let ended = std::thread::Builder::new().name("dqlite/stop".into()).spawn(move || {
+            let outcome = clients.block_on(accepting);
+            drop(clients);
+            outcome
+        });
+        let ended = ended.map_err(|e| Error::failed(format!("cannot stop the client threads: {e}")))?;
+        if !matches!(ended.join(), Ok(Ok(()))) {
+            self.fence.raise("internal error while closing client connections".into());
+        }
+        let _ = self.stop_raft.send(());
+        if self.raft.join().is_err() {
+            self.fence.raise("internal error on thread dqlite/raft".into());
+        }
+        drop(self.lock);
+        match self.fence.reason() {
+            None => Ok(()),
+            Some(reason) => Err(Error::failed(format!("the node had stopped by itself: {reason}"))),
+        }
+    }
+}
+
+/// Starts the disk threads and the Raft thread, and waits until the state found on disk is applied.
+fn start_raft(
+    node: &Node,
+    settings: &Settings,
+    loaded: Loaded,
+    registry: &Arc<Registry>,
+    membership: &Arc<Membership>,
+    fence: &Arc<Fence>,
+    proposals: mpsc::Receiver<Proposal>,
+) -> Result<(JoinHandle<()>, oneshot::Sender<()>), Error> {
+    let (events, store_events) = mpsc::unbounded_channel();
+    // The Raft thread outlives the disk threads, except after a fault, when nobody listens any more.
+    let report = Box::new(move |event: store::Event| drop(events.send(event)));
+    let options = store::StoreOptions {
+        block_size: settings.block_size.unwrap_or(config::BLOCK_SIZE_DEFAULT),
+        ..store::StoreOptions::default()
+    };
+    let store = Store::start(&node.directory, &loaded, options, report)?;
+    let core = Raft::new(core_options(node, settings), seed());
+    let (stop_raft, stop) = oneshot::channel();
+    let parts = Parts {
+        core,
+        store,
+        store_events,
+        proposals,
+        stop,
+        registry: registry.clone(),
+        membership: membership.clone(),
+        fence: fence.clone(),
+        compression: node.compression.clone(),
+        trailing: settings.snapshot_trailing,
+    };
+    let (ready, started) = oneshot::channel();
+    let own_fence = fence.clone();
+    let thread = std::thread::Builder::new().name("dqlite/raft".into()).spawn(move || {
+        let guard = own_fence.clone();
+        guard.guard("dqlite/raft", move || raft_thread(parts, loaded, ready));
+    });
+    let thread = thread.map_err(|e| Error::failed(format!("cannot start the raft thread: {e}")))?;
+    match started.blocking_recv() {
+        Ok(Ok(())) => Ok((thread, stop_raft)),
+        Ok(Err(error)) => {
+            let _ = thread.join();
+            Err(error)
+        }
+        Err(_) => {
+            let _ = thread.join();
+            Err(Error::failed(fence.reason().unwrap_or_else(|| "the raft thread ended".into())))
+        }
+    }
+}
+
+fn raft_thread(parts: Parts, loaded: Loaded, ready: oneshot::Sender<Result<(), Error>>) {
+    let runtime = match runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = ready.send(Err(Error::failed(format!("cannot start the raft thread: {error}"))));
+            return;
+        }
+    };
+    let mut driver = Driver::new(parts);
+    let (snapshot, content) = loaded.snapshot.map(|s| (s.point, s.content)).unzip();
+    let start = Start {
+        term: loaded.term,
+        voted_for: loaded.voted_for,
+        snapshot,
+        first_index: loaded.first_index,
+        entries: loaded.entries,
+    };
+    if let Err(fault) = driver.start(start, content) {
+        driver.close();
+        let _ = ready.send(Err(Error::failed(format!("raft_start(): {fault}"))));
+        return;
+    }
+    if ready.send(Ok(())).is_ok() {
+        runtime.block_on(driver.run());
+    }
+}
+
+fn core_options(node: &Node, settings: &Settings) -> Options {
+    Options {
+        id: node.id,
+        election_timeout_ms: settings.election_timeout_ms,
+        heartbeat_timeout_ms: settings.heartbeat_timeout_ms,
+        snapshot_threshold: settings.snapshot_threshold,
+        snapshot_trailing: settings.snapshot_trailing,
+        dynamic_trailing: settings.trailing_strategy == TrailingStrategy::Dynamic,
+    }
+}
+
+fn client_runtime(threads: u32) -> std::io::Result<Runtime> {
+    let number = AtomicUsize::new(0);
+    runtime::Builder::new_multi_thread()
+        .worker_threads(threads.clamp(1, 512) as usize)
+        .max_blocking_threads(config::LONG_STATEMENTS_MAX)
+        .thread_name_fn(move || format!("dqlite/client-{}", number.fetch_add(1, Ordering::Relaxed)))
+        .enable_io()
+        .enable_time()
+        .build()
+}
+
+/// Accepts until told to stop, then closes every session and waits for their statements to end.
+async fn accept_clients(mut accept: Accept, shared: Shared, mut stopped: oneshot::Receiver<()>) {
+    let mut sessions = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut stopped => break,
+            Some(_) = sessions.join_next(), if !sessions.is_empty() => {}
+            stream = accept.accept() => {
+                sessions.spawn(gateway::serve(Client::new(stream), shared.clone()));
+            }
+        }
+    }
+    drop(accept);
+    sessions.shutdown().await;
+}
