@@ -1,4 +1,4 @@
-//! Everything that can happen to a server, as values.
+//! Everything that can happen to a server, as values. The driver builds them; only the core reads them.
 
 use super::configuration::Configuration;
 use super::types::{Entry, Index, Seq, ServerId, Term, Token};
@@ -70,8 +70,10 @@ pub enum Input {
     SnapshotTaken {
         /// Its index.
         index: Index,
+        /// Size of the databases in it, uncompressed; the dynamic trailing strategy compares it with the log.
+        size_bytes: u64,
     },
-    /// The snapshot could not be written; the core asks again after further entries.
+    /// The snapshot could not be written; the core asks again after another threshold of entries.
     SnapshotFailed {
         /// Its index.
         index: Index,

@@ -1,0 +1,92 @@
+//! From durable to committed to applied (dissertation 3.5, 3.6.2). Part of the core.
+
+use super::error::StepError;
+use super::output::{Output, Outputs};
+use super::types::{Index, Seq, ServerId};
+use super::{Raft, Standing};
+
+impl Raft {
+    pub(super) fn persisted(&mut self, seq: Seq, out: &mut Outputs) -> Result<(), StepError> {
+        self.persistence.acknowledge(seq)?;
+        self.commit_by_counting(out);
+        Ok(())
+    }
+
+    /// The disk lost everything from request `seq` on and will do nothing more.
+    ///
+    /// What is not durable and not committed leaves the log in memory, so that it cannot outlive a restart in
+    /// anybody's belief. A leader steps down, and everything that waited for a commit gets "leadership lost",
+    /// requests before `seq` included: their entries may yet be reported durable and survive. The server stays a
+    /// follower; its owner fences the node, since after a failed sync nothing about the disk is certain.
+    pub(super) fn disk_failed(&mut self, seq: Seq, out: &mut Outputs) -> Result<(), StepError> {
+        let lost = self.persistence.fail(seq)?;
+        self.step_down(out);
+        if let Some(lost) = lost {
+            // Never at or below the commit index: a quorum of others may hold what our own disk does not
+            // (dissertation 10.2.1).
+            self.truncate_from(lost.max(self.commit_index.next()), out);
+        }
+        Ok(())
+    }
+
+    /// Removes entries from the log in memory and what depends on them.
+    fn truncate_from(&mut self, index: Index, out: &mut Outputs) {
+        assert!(index > self.commit_index, "truncation at {index}, committed {}", self.commit_index);
+        self.log.truncate_from(index);
+        if self.configurations.truncate_from(index) {
+            let configuration = self.configurations.current().clone();
+            out.push(Output::ConfigurationChanged { configuration });
+        }
+    }
+
+    /// The leader's commit rule: an index commits once a quorum stores it and its entry is of the current term;
+    /// everything before it commits with it (dissertation 3.6.2, figure 3.7).
+    fn commit_by_counting(&mut self, out: &mut Outputs) {
+        if !matches!(self.standing, Standing::Leader(_)) {
+            return;
+        }
+        if let Some(index) = self.quorum_index()
+            && index > self.commit_index
+            && self.log.term_at(index) == Some(self.term)
+        {
+            self.advance_commit(index, out);
+        }
+    }
+
+    /// The highest index that a quorum of the voters of the configuration in force stores. A leader that is no
+    /// voter does not count itself (dissertation 4.2.2).
+    fn quorum_index(&self) -> Option<Index> {
+        let configuration = self.configurations.current();
+        let mut stored: Vec<Index> = configuration.voters().map(|voter| self.match_index(voter.id)).collect();
+        stored.sort_unstable_by(|a, b| b.cmp(a));
+        stored.get(configuration.quorum() - 1).copied()
+    }
+
+    /// Up to where a server is known to store our log (dissertation figure 3.1, matchIndex). For this server that
+    /// is what its disk has confirmed, not what it appended. Nothing is known about others.
+    fn match_index(&self, id: ServerId) -> Index {
+        if id == self.options.id { self.persistence.persisted_index() } else { Index(0) }
+    }
+
+    /// Commits everything up to `index`, and completes what waited for it.
+    pub(super) fn advance_commit(&mut self, index: Index, out: &mut Outputs) {
+        assert!(index > self.commit_index, "commit index went from {} to {index}", self.commit_index);
+        assert!(index <= self.log.last_index(), "committed {index}, which is not in the log");
+        self.commit_index = index;
+        out.push(Output::Commit { up_to: index });
+        if let Standing::Leader(leader) = &mut self.standing {
+            leader.complete_through(index, out);
+        }
+    }
+
+    pub(super) fn applied(&mut self, index: Index, out: &mut Outputs) -> Result<(), StepError> {
+        let (applied, committed) = (self.applied_index, self.commit_index);
+        if index < applied || index > committed {
+            return Err(StepError::AppliedOutOfOrder { index, applied, committed });
+        }
+        self.applied_index = index;
+        self.configurations.forget_before(index);
+        self.take_snapshot_if_due(out);
+        Ok(())
+    }
+}
