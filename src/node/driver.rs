@@ -135,6 +135,11 @@ impl Driver {
         if let Some(fault) = fault {
             self.fence.raise(fault.0);
         }
+        self.close();
+    }
+
+    /// Ends leadership and closes the log, so that the next start finds it whole.
+    pub fn close(mut self) {
         self.end_leadership();
         if let Err(error) = self.store.stop() {
             self.fence.raise(error.to_string());
@@ -177,7 +182,9 @@ impl Driver {
                 self.step(Input::DiskFailed { seq })?;
                 Err(Fault(format!("writing the log failed: {error}")))
             }
-            store::Event::SnapshotStored { index, size } => self.step(Input::SnapshotTaken { index, size }),
+            store::Event::SnapshotStored { index, size } => {
+                self.step(Input::SnapshotTaken { index, size_bytes: size })
+            }
             store::Event::SnapshotFailed { index, error } => {
                 tracing::warn!(%index, %error, "snapshot failed, the log keeps growing until one succeeds");
                 self.step(Input::SnapshotFailed { index })
@@ -186,6 +193,11 @@ impl Driver {
     }
 
     fn propose(&mut self, proposal: Proposal) -> Result<(), Fault> {
+        if proposal.database.abort_count() != proposal.abort_count {
+            // It was built on transactions that have been dropped since.
+            let _ = proposal.done.send(Err(Refused::LeadershipLost));
+            return Ok(());
+        }
         self.tokens += 1;
         let input = Input::Propose { token: Token(self.tokens), commands: vec![proposal.command.clone()] };
         self.proposing = Some(proposal);
@@ -257,7 +269,10 @@ impl Driver {
                 self.core.entry(index).ok_or_else(|| Fault(format!("committed entry {index} is missing")))?;
             match self.pending.front() {
                 Some(own) if own.index == index && own.term == entry.term => {
+                    let Some(own) = self.pending.pop_front() else { continue };
                     own.database.publish(own.transaction);
+                    // A session that has gone away waits no more; its transaction stands all the same.
+                    let _ = own.done.send(Ok(()));
                 }
                 _ if entry.kind == EntryKind::Command => {
                     let applied = self.fsm.apply(entry.payload.clone());
@@ -280,18 +295,14 @@ impl Driver {
         outputs.drain(..).try_for_each(|output| self.carry_out(output))
     }
 
+    /// Transactions end when they are published, so only a refusal is news here.
     fn complete(&mut self, token: Token, result: Result<Index, Refusal>) {
-        if self.pending.front().is_some_and(|own| own.token == token) {
-            let Some(own) = self.pending.pop_front() else { return };
-            let outcome = match result {
-                Ok(_) => Ok(()),
-                Err(refusal) => {
-                    own.database.note_abort();
-                    Err(refusal.into())
-                }
-            };
-            // A session that has gone away does not wait for its answer; the transaction stands all the same.
-            let _ = own.done.send(outcome);
+        let Err(refusal) = result else { return };
+        if self.pending.front().is_some_and(|own| own.token == token)
+            && let Some(own) = self.pending.pop_front()
+        {
+            own.database.note_abort();
+            let _ = own.done.send(Err(refusal.into()));
         }
     }
 

@@ -55,6 +55,16 @@ struct Session {
 impl Session {
     async fn serve_next(&mut self) -> Result<(), Closed> {
         let (header, body) = self.next_frame().await?;
+        let client = self.client.clone();
+        // A client that leaves while its request waits, for the lane or for rows to be taken, ends the session.
+        tokio::select! {
+            biased;
+            served = self.serve_frame(header, body) => served,
+            () = client.gone() => Err(Closed),
+        }
+    }
+
+    async fn serve_frame(&mut self, header: Header, body: Bytes) -> Result<(), Closed> {
         let outcome = match Request::decode(header, body) {
             Ok(request) => self.answer(request).await?,
             Err(error) => match error.failure() {
@@ -230,7 +240,8 @@ impl Session {
             if let Err(failure) = connection.resume_query().await {
                 break Some(Some(failure));
             }
-            if self.client.send_watching(&mut self.out).await? == Verdict::Stop {
+            self.client.send(&mut self.out).await?;
+            if self.client.verdict() == Verdict::Stop {
                 break Some(None);
             }
         };

@@ -16,6 +16,7 @@ mod membership;
 mod running;
 mod settings;
 
+pub use crate::raft::TrailingStrategy;
 pub use id::generate_node_id;
 
 use crate::config;
@@ -88,16 +89,6 @@ impl From<vfs::Error> for Error {
     fn from(error: vfs::Error) -> Error {
         Error::failed(error)
     }
-}
-
-/// How many entries stay in the log behind a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TrailingStrategy {
-    /// Always the trailing number.
-    #[default]
-    Static,
-    /// As many as fit in the size of the snapshot, between threshold and trailing.
-    Dynamic,
 }
 
 /// One server of this library. All methods may be called from any thread.

@@ -12,7 +12,7 @@ use super::fault::Fence;
 use super::gateway::{self, Shared};
 use super::membership::Membership;
 use super::settings::Settings;
-use super::{Error, Node, TrailingStrategy};
+use super::{Error, Node};
 use crate::config;
 use crate::db::{Proposal, Registry};
 use crate::net::{Accept, Listener};
@@ -183,11 +183,12 @@ fn raft_thread(parts: Parts, loaded: Loaded, ready: oneshot::Sender<Result<(), E
 fn core_options(node: &Node, settings: &Settings) -> Options {
     Options {
         id: node.id,
+        address: node.address.clone(),
         election_timeout_ms: settings.election_timeout_ms,
         heartbeat_timeout_ms: settings.heartbeat_timeout_ms,
         snapshot_threshold: settings.snapshot_threshold,
         snapshot_trailing: settings.snapshot_trailing,
-        dynamic_trailing: settings.trailing_strategy == TrailingStrategy::Dynamic,
+        trailing_strategy: settings.trailing_strategy,
     }
 }
 

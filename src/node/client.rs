@@ -1,0 +1,140 @@
+//! The socket of a client and what it has sent. Shared between the session that answers and, while a statement
+//! runs long, the check from within SQLite whether the client still waits.
+
+use super::gateway::is_interrupt;
+use crate::db::Verdict;
+use crate::net::{Fill, ReadBuffer, Stream};
+use crate::wire::frame::Header;
+use crate::wire::handshake;
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use std::io;
+
+/// The connection is over: the client left, the socket failed, or the stream cannot be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
+
+/// See the module documentation.
+pub struct Client {
+    stream: Stream,
+    input: Mutex<Input>,
+}
+
+#[derive(Default)]
+struct Input {
+    buffer: ReadBuffer,
+    /// Nothing more will arrive.
+    ended: bool,
+}
+
+impl Input {
+    /// Takes what is there. `false` if there is nothing to wait for: the end was reached, or the buffer is full.
+    fn note(&mut self, read: io::Result<Fill>) -> bool {
+        match read {
+            Ok(Fill::Bytes) => true,
+            Ok(Fill::Full) => false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+            Ok(Fill::Eof | Fill::EofInFrame) | Err(_) => {
+                self.ended = true;
+                false
+            }
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.buffer.peek_header().is_some_and(is_interrupt)
+    }
+}
+
+impl Client {
+    /// Of a connection that was just accepted.
+    pub fn new(stream: Stream) -> Client {
+        Client { stream, input: Mutex::default() }
+    }
+
+    /// The first word of the connection.
+    pub async fn read_protocol(&self) -> Result<[u8; handshake::SIZE], Closed> {
+        loop {
+            if let Some(word) = self.input.lock().buffer.next_version() {
+                return Ok(word);
+            }
+            self.receive().await?;
+        }
+    }
+
+    /// The next request. May be cancelled.
+    pub async fn next_frame(&self) -> Result<(Header, Bytes), Closed> {
+        loop {
+            match self.input.lock().buffer.next_frame() {
+                Ok(Some(frame)) => return Ok((frame.header, frame.body)),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "connection closed: request too large");
+                    return Err(Closed);
+                }
+            }
+            self.receive().await?;
+        }
+    }
+
+    async fn receive(&self) -> Result<(), Closed> {
+        if self.input.lock().ended || self.stream.readable().await.is_err() {
+            return Err(Closed);
+        }
+        let mut input = self.input.lock();
+        let read = input.buffer.try_fill(&self.stream);
+        input.note(read);
+        Ok(())
+    }
+
+    /// Ends when the client has closed the connection. Reads ahead meanwhile, up to the bound of the buffer. To be
+    /// polled while a request waits for something else.
+    pub async fn gone(&self) {
+        loop {
+            if self.input.lock().ended || self.stream.readable().await.is_err() {
+                return;
+            }
+            let mut input = self.input.lock();
+            let read = input.buffer.try_fill_ahead(&self.stream);
+            if !input.note(read) && !input.ended {
+                drop(input);
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Whether the client still waits for its answer, without waiting for anything.
+    pub fn verdict(&self) -> Verdict {
+        let mut input = self.input.lock();
+        if !input.ended {
+            let read = input.buffer.try_fill_ahead(&self.stream);
+            input.note(read);
+        }
+        if input.ended || input.interrupted() { Verdict::Stop } else { Verdict::Waiting }
+    }
+
+    /// Whether the next request is an INTERRUPT.
+    pub fn is_interrupted(&self) -> bool {
+        self.input.lock().interrupted()
+    }
+
+    /// Takes the INTERRUPT that ended a query: the query's answer is also its own.
+    pub fn skip_interrupt(&self) -> Result<(), Closed> {
+        let mut input = self.input.lock();
+        if !input.interrupted() {
+            // The statement was stopped because the client left.
+            return Err(Closed);
+        }
+        match input.buffer.next_frame() {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) | Err(_) => Err(Closed),
+        }
+    }
+
+    /// Writes everything and empties the buffer, whose memory is used again.
+    pub async fn send(&self, out: &mut BytesMut) -> Result<(), Closed> {
+        let sent = self.stream.write_all(out).await;
+        out.clear();
+        sent.map_err(|_| Closed)
+    }
+}
