@@ -16,9 +16,9 @@ impl Raft {
             return;
         }
         let last_index = self.log.last_index();
-        // Nothing is outstanding, and no other server can have been elected in the meantime: a sole voter is its
-        // own quorum, so asking it (dissertation 6.4) is asking ourselves. With other voters only a committed
-        // entry or a round of heartbeats proves that.
+        // Nothing is outstanding, and no other server can have been elected in the meantime: a sole voter is
+        // its own quorum, so asking it (dissertation 6.4) is asking ourselves. With other voters only a
+        // committed entry or a round of heartbeats proves that.
         let sole_voter = self.configurations.current().is_sole_voter(self.options.id);
         if sole_voter && self.applied_index == last_index {
             out.push(Output::Complete { token, result: Ok(last_index) });
@@ -35,8 +35,8 @@ impl Raft {
         out.push(appended.into_output());
     }
 
-    /// The newest entry if it is a barrier of this term that has not committed: it serves for every barrier asked
-    /// for until something else is appended.
+    /// The newest entry if it is a barrier of this term that has not committed: it serves for every barrier
+    /// asked for until something else is appended.
     fn pending_barrier(&self) -> Option<Index> {
         let last_index = self.log.last_index();
         let joinable = |entry: &&Entry| entry.kind == EntryKind::Barrier && entry.term == self.term;

@@ -16,8 +16,9 @@ impl Raft {
     ///
     /// What is not durable and not committed leaves the log in memory, so that it cannot outlive a restart in
     /// anybody's belief. A leader steps down, and everything that waited for a commit gets "leadership lost",
-    /// requests before `seq` included: their entries may yet be reported durable and survive. The server stays a
-    /// follower; its owner fences the node, since after a failed sync nothing about the disk is certain.
+    /// requests before `seq` included: their entries may yet be reported durable and survive. The server
+    /// stays a follower; its owner fences the node, since after a failed sync nothing about the disk is
+    /// certain.
     pub(super) fn disk_failed(&mut self, seq: Seq, out: &mut Outputs) -> Result<(), StepError> {
         let lost = self.persistence.fail(seq)?;
         self.step_down(out);
@@ -39,9 +40,9 @@ impl Raft {
         }
     }
 
-    /// The leader's commit rule: an index commits once a quorum stores it and its entry is of the current term;
-    /// everything before it commits with it (dissertation 3.6.2, figure 3.7).
-    fn commit_by_counting(&mut self, out: &mut Outputs) {
+    /// The leader's commit rule: an index commits once a quorum stores it and its entry is of the current
+    /// term; everything before it commits with it (dissertation 3.6.2, figure 3.7).
+    pub(super) fn commit_by_counting(&mut self, out: &mut Outputs) {
         if !matches!(self.standing, Standing::Leader(_)) {
             return;
         }
@@ -53,8 +54,8 @@ impl Raft {
         }
     }
 
-    /// The highest index that a quorum of the voters of the configuration in force stores. A leader that is no
-    /// voter does not count itself (dissertation 4.2.2).
+    /// The highest index that a quorum of the voters of the configuration in force stores. A leader that is
+    /// no voter does not count itself (dissertation 4.2.2).
     fn quorum_index(&self) -> Option<Index> {
         let configuration = self.configurations.current();
         let mut stored: Vec<Index> = configuration.voters().map(|voter| self.match_index(voter.id)).collect();
@@ -62,8 +63,8 @@ impl Raft {
         stored.get(configuration.quorum() - 1).copied()
     }
 
-    /// Up to where a server is known to store our log (dissertation figure 3.1, matchIndex). For this server that
-    /// is what its disk has confirmed, not what it appended. Nothing is known about others.
+    /// Up to where a server is known to store our log (dissertation figure 3.1, matchIndex). For this server
+    /// that is what its disk has confirmed, not what it appended. Nothing is known about others.
     fn match_index(&self, id: ServerId) -> Index {
         if id == self.options.id { self.persistence.persisted_index() } else { Index(0) }
     }

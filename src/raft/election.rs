@@ -5,8 +5,8 @@ use super::output::{Output, Outputs, State};
 use super::{Raft, Standing};
 
 impl Raft {
-    /// A server that is a quorum by itself needs nobody's vote. It leads in the term it has and persists nothing,
-    /// as C does: a higher term would only tell others apart, and there are none.
+    /// A server that is a quorum by itself needs nobody's vote. It leads in the term it has and persists
+    /// nothing, as C does: a higher term would only tell others apart, and there are none.
     pub(super) fn lead_if_sole_voter(&mut self, out: &mut Outputs) {
         if self.configurations.current().is_sole_voter(self.options.id) {
             self.become_leader(out);
@@ -35,8 +35,8 @@ impl Raft {
     }
 
     /// Back to follower, with no known leader. What waited for a commit learns that its outcome is unknown
-    /// (dissertation 6.3); `RoleChanged` goes first, so that the driver can undo what it executed ahead of the
-    /// commit before it answers anybody.
+    /// (dissertation 6.3); `RoleChanged` goes first, so that the driver can undo what it executed ahead of
+    /// the commit before it answers anybody.
     pub(super) fn step_down(&mut self, out: &mut Outputs) {
         let follower = Standing::Follower { leader: None };
         if let Standing::Leader(leader) = std::mem::replace(&mut self.standing, follower) {

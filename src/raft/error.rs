@@ -1,5 +1,5 @@
-//! Why the core refuses an input. Every case is a mistake of the driver or a data directory that makes no sense;
-//! what a peer sends never ends here.
+//! Why the core refuses an input. Every case is a mistake of the driver or a data directory that makes no
+//! sense; what a peer sends never ends here.
 
 use super::configuration::ConfigurationError;
 use super::types::{Index, Seq, Term, Time};

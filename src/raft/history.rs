@@ -1,9 +1,9 @@
-//! The configurations the log still needs: the one in force and those a truncation or a snapshot may go back to.
-//! Owned by the core.
+//! The configurations the log still needs: the one in force and those a truncation or a snapshot may go back
+//! to. Owned by the core.
 //!
-//! A configuration is in force as soon as its entry is appended, committed or not (dissertation 4.1), so it must be
-//! given up again when that entry is truncated. The history is the log's Change entries, decoded, from the newest
-//! applied one on; before them, the snapshot's.
+//! A configuration is in force as soon as its entry is appended, committed or not (dissertation 4.1), so it
+//! must be given up again when that entry is truncated. The history is the log's Change entries, decoded,
+//! from the newest applied one on; before them, the snapshot's.
 
 use super::configuration::Configuration;
 use super::types::Index;

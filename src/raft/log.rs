@@ -1,5 +1,5 @@
-//! The log in memory: terms, shared payloads, and the snapshot it stands on. Owned by the core; what is durable is
-//! the business of `persistence`.
+//! The log in memory: terms, shared payloads, and the snapshot it stands on. Owned by the core; what is
+//! durable is the business of `persistence`.
 //!
 //! ```text
 //!            first_index     snapshot_index           last_index
@@ -61,8 +61,8 @@ impl Log {
         self.snapshot_index
     }
 
-    /// Term of the entry at `index`; `None` if it was dropped or does not exist yet. Index 0 has term 0, so that
-    /// the entry "before the first" always matches (dissertation figure 3.1, prevLogTerm).
+    /// Term of the entry at `index`; `None` if it was dropped or does not exist yet. Index 0 has term 0, so
+    /// that the entry "before the first" always matches (dissertation figure 3.1, prevLogTerm).
     pub fn term_at(&self, index: Index) -> Option<Term> {
         if index == Index(0) {
             Some(Term(0))

@@ -1,14 +1,14 @@
 //! The Raft core: one server's part of the consensus algorithm of Ongaro's dissertation, "Consensus: Bridging
 //! Theory and Practice" (sections are cited as "dissertation 3.6.2"), as a pure state machine.
 //!
-//! The owner (the node's driver, or a test) passes one [`Input`] at a time to [`Raft::step`] and carries out the
-//! [`Output`]s in order. The core has no clock, no I/O, no threads and no randomness of its own:
+//! The owner (the node's driver, or a test) passes one [`Input`] at a time to [`Raft::step`] and carries out
+//! the [`Output`]s in order. The core has no clock, no I/O, no threads and no randomness of its own:
 //!
 //! * **Deterministic.** Options, seed and the inputs determine the outputs.
 //! * **Time is data.** `now` counts milliseconds and never goes back.
 //! * **Durability is explicit.** Requests to the disk are numbered; see [`output`] for what waits for them.
-//! * **`step` is total.** Any input in any state yields outputs or a [`StepError`], which leaves the server as it
-//!   was. Assertions guard our own logic only and stay on in release builds.
+//! * **`step` is total.** Any input in any state yields outputs or a [`StepError`], which leaves the server
+//!   as it was. Assertions guard our own logic only and stay on in release builds.
 //! * **A configuration is in force once appended** and given up when truncated (dissertation 4.1).
 //!
 //! Limit: there is no communication with other servers. A server that is the only voter of its configuration
@@ -192,3 +192,7 @@ impl Raft {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "mod_test.rs"]
+mod tests;

@@ -1,11 +1,12 @@
-//! What a server wants done, as values. The core appends them to [`Outputs`]; the driver carries them out in the
-//! order given, and completely, before it calls `step` again.
+//! What a server wants done, as values. The core appends them to [`Outputs`]; the driver carries them out in
+//! the order given, and completely, before it calls `step` again.
 //!
-//! **What waits for the disk.** Requests to the disk carry a [`Seq`] and become durable in that order; the driver
-//! only queues them and reports with `Input::Persisted`. No other output of this module needs to be held back:
-//! `Commit` and `Complete` are not produced before the entries they speak of are durable on a quorum, this server
-//! counting as one of it only after its own `Persisted` (dissertation 10.2.1). An output that may be produced
-//! earlier but must not leave before a request is durable, such as the answer to an append, carries `after: Seq`.
+//! **What waits for the disk.** Requests to the disk carry a [`Seq`] and become durable in that order; the
+//! driver only queues them and reports with `Input::Persisted`. No other output of this module needs to be
+//! held back: `Commit` and `Complete` are not produced before the entries they speak of are durable on a
+//! quorum, this server counting as one of it only after its own `Persisted` (dissertation 10.2.1). An output
+//! that may be produced earlier but must not leave before a request is durable, such as the answer to an
+//! append, carries `after: Seq`.
 
 use super::configuration::Configuration;
 use super::types::{Entry, Index, Seq, ServerId, Term, Token};

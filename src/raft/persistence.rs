@@ -1,7 +1,8 @@
 //! What this server asked its disk to do, and how much of its log is durable. Owned by the core.
 //!
-//! Requests are numbered; the disk carries them out in order and reports the highest durable one. Only then may
-//! the entries count as stored here (dissertation 10.2.1): the core never assumes that a write has happened.
+//! Requests are numbered; the disk carries them out in order and reports the highest durable one. Only then
+//! may the entries count as stored here (dissertation 10.2.1): the core never assumes that a write has
+//! happened.
 
 use super::error::StepError;
 use super::types::{Index, Seq};

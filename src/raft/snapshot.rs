@@ -11,8 +11,8 @@ use super::types::{Index, Term};
 #[derive(Debug, Clone, Default)]
 pub struct SnapshotSchedule {
     in_progress: Option<(Index, Term)>,
-    /// Index of the newest snapshot, or of a later attempt at one. Counting from the attempt keeps a disk that
-    /// cannot hold a snapshot from being asked again after every entry.
+    /// Index of the newest snapshot, or of a later attempt at one. Counting from the attempt keeps a disk
+    /// that cannot hold a snapshot from being asked again after every entry.
     last_attempt: Index,
 }
 
@@ -39,8 +39,8 @@ impl Raft {
         out.push(Output::TakeSnapshot { index, term, configuration, configuration_index });
     }
 
-    /// What a snapshot at `index` has to say about the log. Its configuration is the last one committed there, not
-    /// the one in force, which may still be truncated (dissertation 5.1).
+    /// What a snapshot at `index` has to say about the log. Its configuration is the last one committed
+    /// there, not the one in force, which may still be truncated (dissertation 5.1).
     fn snapshot_point(&self, index: Index) -> SnapshotPoint {
         let term = self.log.term_at(index).expect("entries are dropped only once a snapshot contains them");
         let (configuration_index, configuration) =
@@ -83,7 +83,8 @@ impl Raft {
         }
     }
 
-    /// How many of the newest entries, at most `count_max`, have payloads that sum up to at most `size_bytes`.
+    /// How many of the newest entries, at most `count_max`, have payloads that sum up to at most
+    /// `size_bytes`.
     fn newest_entries_within(&self, size_bytes: u64, count_max: u64) -> u64 {
         let mut left = size_bytes;
         let mut count = 0;

@@ -91,15 +91,15 @@ fn check(start: &Start) -> Result<(), StepError> {
     Ok(())
 }
 
-/// The snapshot's configuration, then those of the log. The newest is in force, committed or not; entries of a
-/// lower term may follow ones of a higher (a forced configuration is written with term 1), so only their position
-/// says which is newest.
+/// The snapshot's configuration, then those of the log. The newest is in force, committed or not; entries of
+/// a lower term may follow ones of a higher (a forced configuration is written with term 1), so only their
+/// position says which is newest.
 fn configurations(start: &Start) -> Result<ConfigurationHistory, StepError> {
     let mut history = ConfigurationHistory::default();
     let mut newest = Index(0);
     if let Some(snapshot) = &start.snapshot {
-        // C dqlite 1.11 put the configuration in force into a snapshot even if it was uncommitted, hence newer than
-        // the snapshot. It then has to serve for the snapshot's own index as well.
+        // C dqlite 1.11 put the configuration in force into a snapshot even if it was uncommitted, hence
+        // newer than the snapshot. It then has to serve for the snapshot's own index as well.
         newest = snapshot.configuration_index.min(snapshot.index);
         history.push(newest, snapshot.configuration.clone());
     }

@@ -37,7 +37,8 @@ number! {
     ServerId
 }
 number! {
-    /// Milliseconds of a monotonic clock whose origin means nothing. The driver provides it; it never goes back.
+    /// Milliseconds of a monotonic clock whose origin means nothing. The driver provides it; it never goes
+    /// back.
     Time
 }
 number! {

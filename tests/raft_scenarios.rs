@@ -1,0 +1,332 @@
+//! Runs the scripts in `tests/raft/`: commands to one Raft core, and the trace they must produce.
+//!
+//! A script is a sequence of blocks. A block is commands, a line `----`, and the expected trace up to the next
+//! empty line. Lines that start with `#` explain. `UPDATE_SCENARIOS=1 cargo test --test raft_scenarios` rewrites
+//! the traces; review the difference before committing it.
+//!
+//! ```text
+//! new id=1 threshold=4 trailing=2 strategy=dynamic     a server; every key but id has a default
+//! start term=2 vote=1 first=5                          what its disk holds; indented lines follow:
+//!   snapshot 4 t1 change@1 1@one/voter                   last index, term, configuration's index, servers
+//!   5 t2 command aa                                      one entry of the log: index, term, kind, content
+//!   6 t2 barrier
+//!   7 t2 change 1@one/voter 2@two/standby
+//!   8 t2 change garbage                                  a configuration that cannot be read
+//! propose 7 aa bb                                      token, commands
+//! barrier 8                                            token
+//! persisted 1 / disk-failed 1                          request
+//! applied 3 / snapshot-taken 3 64 / snapshot-failed 3  index, size in bytes
+//! tick
+//! status / log                                         prints the server
+//! ```
+
+use bytes::Bytes;
+use dqlite::raft::{
+    Configuration, Entry, EntryKind, Index, Input, Options, Output, Outputs, Raft, Role, Seq, Server,
+    ServerId, SnapshotPoint, Start, State, Term, Time, Token, TrailingStrategy,
+};
+use std::fmt::Write;
+use std::path::Path;
+
+#[test]
+fn every_script_produces_its_trace() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/raft");
+    let mut scripts: Vec<_> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    scripts.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    scripts.sort();
+    assert!(!scripts.is_empty());
+    let mut failures = String::new();
+    for path in scripts {
+        let script = std::fs::read_to_string(&path).unwrap();
+        let traced = run_script(&path, &script);
+        if traced == script {
+            continue;
+        }
+        if std::env::var_os("UPDATE_SCENARIOS").is_some() {
+            std::fs::write(&path, traced).unwrap();
+        } else {
+            let line =
+                script.lines().zip(traced.lines()).take_while(|(expected, got)| expected == got).count();
+            let got = traced.lines().nth(line).unwrap_or("(end of script)");
+            let expected = script.lines().nth(line).unwrap_or("(end of script)");
+            writeln!(failures, "{}:{}\n  expected: {expected}\n  got:      {got}", path.display(), line + 1)
+                .unwrap();
+        }
+    }
+    assert!(failures.is_empty(), "\n{failures}UPDATE_SCENARIOS=1 rewrites the traces\n");
+}
+
+/// Copies the script, with the trace of each block in place of the expected one.
+fn run_script(path: &Path, script: &str) -> String {
+    let mut server = None;
+    let mut result = String::new();
+    let mut lines = script.lines().enumerate().peekable();
+    let mut trace = String::new();
+    while let Some((number, line)) = lines.next() {
+        writeln!(result, "{line}").unwrap();
+        if line == "----" {
+            while lines.next_if(|(_, line)| !line.is_empty()).is_some() {}
+            result.push_str(if trace.is_empty() { "(nothing)\n" } else { &trace });
+            trace.clear();
+        } else if !line.is_empty() && !line.starts_with('#') {
+            let mut details = Vec::new();
+            while let Some((_, detail)) = lines.next_if(|(_, line)| line.starts_with("  ")) {
+                writeln!(result, "{detail}").unwrap();
+                details.push(detail.trim());
+            }
+            let at = format!("{}:{}: {line}", path.display(), number + 1);
+            run_command(&mut server, line, &details, &mut trace).unwrap_or_else(|why| panic!("{at}: {why}"));
+        }
+    }
+    assert!(trace.is_empty(), "{}: the last block has no ----", path.display());
+    result
+}
+
+/// A server and the time of its last input: every input comes a millisecond after the one before.
+struct Simulated {
+    raft: Raft,
+    now: Time,
+}
+
+fn run_command(
+    server: &mut Option<Simulated>,
+    line: &str,
+    details: &[&str],
+    trace: &mut String,
+) -> Result<(), String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    if words[0] == "new" {
+        *server = Some(Simulated { raft: Raft::new(parse_options(&words[1..])?, 1), now: Time(0) });
+        return Ok(());
+    }
+    let server = server.as_mut().ok_or("no server yet")?;
+    match words[0] {
+        "status" => trace.push_str(&print_status(&server.raft)),
+        "log" => {
+            let first = server.raft.status().first_index.0;
+            for (index, entry) in (first..).zip(server.raft.entries_from(Index(0))) {
+                writeln!(trace, "{index} {}", print_entry(entry)).unwrap();
+            }
+        }
+        _ => {
+            let input = parse_input(&words, details)?;
+            let mut outputs = Outputs::new();
+            server.now = server.now.next();
+            if let Err(error) = server.raft.step(server.now, input, &mut outputs) {
+                writeln!(trace, "error: {error}").unwrap();
+            }
+            for output in &outputs {
+                writeln!(trace, "{}", print_output(output)).unwrap();
+            }
+        }
+    }
+    Ok(())
+}
+
+fn number(word: Option<&&str>) -> Result<u64, String> {
+    let word = word.ok_or("a number is missing")?;
+    word.parse().map_err(|_| format!("{word:?} is not a number"))
+}
+
+fn parse_options(words: &[&str]) -> Result<Options, String> {
+    let mut options = Options {
+        id: ServerId(1),
+        address: "one".into(),
+        election_timeout_ms: 3000,
+        heartbeat_timeout_ms: 500,
+        snapshot_threshold: 1024,
+        snapshot_trailing: 8192,
+        trailing_strategy: TrailingStrategy::Static,
+    };
+    for word in words {
+        match word.split_once('=') {
+            Some(("id", value)) => options.id = ServerId(number(Some(&value))?),
+            Some(("threshold", value)) => options.snapshot_threshold = number(Some(&value))?,
+            Some(("trailing", value)) => options.snapshot_trailing = number(Some(&value))?,
+            Some(("strategy", "dynamic")) => options.trailing_strategy = TrailingStrategy::Dynamic,
+            _ => return Err(format!("unknown option {word:?}")),
+        }
+    }
+    Ok(options)
+}
+
+fn parse_input(words: &[&str], details: &[&str]) -> Result<Input, String> {
+    let token = || number(words.get(1)).map(Token);
+    let seq = || number(words.get(1)).map(Seq);
+    let index = || number(words.get(1)).map(Index);
+    Ok(match words[0] {
+        "start" => Input::Start(parse_start(&words[1..], details)?),
+        "tick" => Input::Tick,
+        "propose" => Input::Propose {
+            token: token()?,
+            commands: words[2..].iter().map(|word| command(word)).collect(),
+        },
+        "barrier" => Input::Barrier { token: token()? },
+        "persisted" => Input::Persisted { seq: seq()? },
+        "disk-failed" => Input::DiskFailed { seq: seq()? },
+        "applied" => Input::Applied { index: index()? },
+        "snapshot-taken" => Input::SnapshotTaken { index: index()?, size_bytes: number(words.get(2))? },
+        "snapshot-failed" => Input::SnapshotFailed { index: index()? },
+        unknown => return Err(format!("unknown command {unknown:?}")),
+    })
+}
+
+fn parse_start(words: &[&str], details: &[&str]) -> Result<Start, String> {
+    let mut start =
+        Start { term: Term(0), voted_for: None, snapshot: None, first_index: Index(1), entries: Vec::new() };
+    for detail in details {
+        let words: Vec<&str> = detail.split_whitespace().collect();
+        if words[0] == "snapshot" {
+            let snapshot = parse_snapshot(&words)?;
+            start.first_index = snapshot.index.next();
+            start.snapshot = Some(snapshot);
+            continue;
+        }
+        let index = Index(number(words.first())?);
+        if start.entries.is_empty() {
+            start.first_index = index;
+        }
+        if index.0 != start.first_index.0 + start.entries.len() as u64 {
+            return Err(format!("entry {index} does not follow the one before it"));
+        }
+        start.entries.push(parse_entry(&words)?);
+    }
+    for word in words {
+        match word.split_once('=') {
+            Some(("term", value)) => start.term = Term(number(Some(&value))?),
+            Some(("vote", value)) => start.voted_for = Some(ServerId(number(Some(&value))?)),
+            Some(("first", value)) => start.first_index = Index(number(Some(&value))?),
+            _ => return Err(format!("unknown word {word:?}")),
+        }
+    }
+    Ok(start)
+}
+
+fn parse_term(word: Option<&&str>) -> Result<Term, String> {
+    number(word.and_then(|word| word.strip_prefix('t')).as_ref()).map(Term)
+}
+
+fn parse_snapshot(words: &[&str]) -> Result<SnapshotPoint, String> {
+    let configuration_index = words.get(3).and_then(|word| word.strip_prefix("change@"));
+    Ok(SnapshotPoint {
+        index: Index(number(words.get(1))?),
+        term: parse_term(words.get(2))?,
+        configuration: parse_configuration(&words[4..])?,
+        configuration_index: Index(number(configuration_index.as_ref())?),
+    })
+}
+
+fn parse_entry(words: &[&str]) -> Result<Entry, String> {
+    let term = parse_term(words.get(1))?;
+    let (kind, payload) = match words[2..] {
+        ["command", text] => (EntryKind::Command, command(text)),
+        ["barrier"] => (EntryKind::Barrier, Bytes::from_static(&[0; 8])),
+        ["change", "garbage"] => (EntryKind::Change, Bytes::from_static(&[0xff; 8])),
+        ["change", ref servers @ ..] => (EntryKind::Change, parse_configuration(servers)?.encode()),
+        _ => return Err(format!("unknown entry {words:?}")),
+    };
+    Ok(Entry { term, kind, payload })
+}
+
+fn parse_configuration(words: &[&str]) -> Result<Configuration, String> {
+    let server = |word: &&str| {
+        let (id, rest) = word.split_once('@').ok_or("a server is written 1@one/voter")?;
+        let (address, role) = rest.split_once('/').ok_or("a server is written 1@one/voter")?;
+        let role = match role {
+            "voter" => Role::Voter,
+            "standby" => Role::Standby,
+            "spare" => Role::Spare,
+            _ => return Err(format!("unknown role {role:?}")),
+        };
+        Ok(Server { id: ServerId(number(Some(&id))?), address: address.into(), role })
+    };
+    Ok(Configuration { servers: words.iter().map(server).collect::<Result<_, String>>()? })
+}
+
+/// The text, filled up with zeros to whole words. "odd" stands for a command of one byte.
+fn command(text: &str) -> Bytes {
+    if text == "odd" {
+        return Bytes::from_static(b"!");
+    }
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes.into()
+}
+
+fn print_configuration(configuration: &Configuration) -> String {
+    let role = |role| match role {
+        Role::Voter => "voter",
+        Role::Standby => "standby",
+        Role::Spare => "spare",
+    };
+    if configuration.servers.is_empty() {
+        return "without servers".into();
+    }
+    let server = |server: &Server| format!("{}@{}/{}", server.id, server.address, role(server.role));
+    configuration.servers.iter().map(server).collect::<Vec<_>>().join(" ")
+}
+
+fn print_entry(entry: &Entry) -> String {
+    let term = entry.term;
+    match entry.kind {
+        EntryKind::Command => {
+            let text = String::from_utf8_lossy(&entry.payload);
+            format!("t{term} command {}", text.trim_end_matches('\0'))
+        }
+        EntryKind::Barrier => format!("t{term} barrier"),
+        EntryKind::Change => match Configuration::decode(entry.payload.clone()) {
+            Ok(configuration) => format!("t{term} change {}", print_configuration(&configuration)),
+            Err(_) => format!("t{term} change garbage"),
+        },
+    }
+}
+
+fn print_role(state: State, term: Term, leader: Option<ServerId>) -> String {
+    let state = match state {
+        State::Follower => "follower",
+        State::Candidate => "candidate",
+        State::Leader => "leader",
+    };
+    let leader = leader.map_or("unknown".into(), |leader| leader.to_string());
+    format!("{state} in term {term}, leader {leader}")
+}
+
+fn print_output(output: &Output) -> String {
+    match output {
+        Output::PersistVote { term, voted_for, seq } => {
+            format!("disk {seq}: vote {voted_for:?} in term {term}")
+        }
+        Output::Append { first_index, entries, seq } => {
+            let entries: Vec<String> = entries.iter().map(print_entry).collect();
+            format!("disk {seq}: append from {first_index}: {}", entries.join(", "))
+        }
+        Output::Truncate { from, seq } => format!("disk {seq}: truncate from {from}"),
+        Output::Accepted { token, first_index, term } => {
+            format!("accepted {token}: from {first_index} in term {term}")
+        }
+        Output::Commit { up_to } => format!("commit {up_to}"),
+        Output::Complete { token, result: Ok(index) } => format!("complete {token}: index {index}"),
+        Output::Complete { token, result: Err(refusal) } => format!("complete {token}: {refusal}"),
+        Output::TakeSnapshot { index, term, configuration, configuration_index } => {
+            let configuration = print_configuration(configuration);
+            format!("take snapshot {index} t{term} change@{configuration_index} {configuration}")
+        }
+        Output::RoleChanged { state, term, leader } => print_role(*state, *term, *leader),
+        Output::ConfigurationChanged { configuration } => {
+            format!("configuration {}", print_configuration(configuration))
+        }
+    }
+}
+
+fn print_status(raft: &Raft) -> String {
+    let status = raft.status();
+    let mut out = print_role(status.state, status.term, status.leader);
+    write!(out, ", vote {}", status.voted_for.map_or("none".into(), |id| id.to_string())).unwrap();
+    write!(out, ", configuration {}\n  ", print_configuration(status.configuration)).unwrap();
+    write!(out, "snapshot {}, log {} to {}", status.snapshot_index, status.first_index, status.last_index)
+        .unwrap();
+    write!(out, " t{}, persisted {}", status.last_term, status.persisted_index).unwrap();
+    writeln!(out, ", committed {}, applied {}", status.commit_index, status.applied_index).unwrap();
+    out
+}
