@@ -28,6 +28,14 @@ pub const ROWS_FRAME_SIZE: usize = 4096;
 pub const CLIENT_HEARTBEAT_TIMEOUT_MS: u64 = 15_000;
 /// Bytes a client may send ahead while its current request still runs.
 pub const READ_AHEAD_MAX: usize = 64 << 10;
+/// Bytes that a connection reads at least at once, and the memory that an idle one keeps.
+pub const READ_SIZE: usize = 4096;
+/// Connections that the kernel keeps for us until we accept them.
+pub const LISTEN_BACKLOG: i32 = 128;
+/// First and longest delay before accepting again after a shortage of descriptors or memory, in milliseconds.
+pub const ACCEPT_RETRY_MIN_MS: u64 = 10;
+/// See [`ACCEPT_RETRY_MIN_MS`].
+pub const ACCEPT_RETRY_MAX_MS: u64 = 1000;
 
 /// Default worker threads of the client runtime.
 pub const CLIENT_THREADS_DEFAULT: u32 = 4;

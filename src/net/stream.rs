@@ -1,0 +1,56 @@
+//! A connected stream socket, TCP or Unix. Owned by the task that serves it; all calls are on `&self`, so that one
+//! task can write an answer and watch for incoming bytes at the same time.
+//!
+//! Writes never raise SIGPIPE: we are a library, and the host may not ignore it. The standard library's writes do
+//! raise it on Unix sockets, hence `send` with MSG_NOSIGNAL.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use bytes::BufMut;
+use rustix::net::SendFlags;
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connected stream socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Waits until there is something to read, the end of the stream included. May wake up for nothing.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.readable().await,
+            Stream::Unix(stream) => stream.readable().await,
+        }
+    }
+
+    /// Appends what has arrived to `buffer`, as far as it has room, without waiting; 0 is the end of the stream.
+    pub fn try_read<B: BufMut>(&self, buffer: &mut B) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.try_read_buf(buffer),
+            Stream::Unix(stream) => stream.try_read_buf(buffer),
+        }
+    }
+
+    /// Writes everything. If this is cancelled, some of it may have been written.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = match self {
+                Stream::Tcp(stream) => stream.async_io(Interest::WRITABLE, || send(stream, bytes)).await?,
+                Stream::Unix(stream) => stream.async_io(Interest::WRITABLE, || send(stream, bytes)).await?,
+            };
+            bytes = bytes.get(sent..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
+}
