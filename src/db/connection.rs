@@ -13,7 +13,7 @@ use super::query::Query;
 use super::registry::{Database, Registry};
 use super::{Failure, Proposal, Refused, command};
 use crate::config::{PIPELINE_BYTES_MAX, PIPELINE_TRANSACTIONS_MAX};
-use crate::sqlite::{Statement, Step, TransactionState};
+use crate::sqlite::{self, Statement, Step, TransactionState};
 use crate::vfs::{self, View};
 use crate::wire::failure;
 use crate::wire::response::ExecResult;
@@ -212,8 +212,8 @@ impl DatabaseConnection {
 
     async fn finish(&mut self, outcome: Result<(), Failure>) -> Result<ExecResult, Failure> {
         let result = ExecResult {
-            last_insert_id: self.sqlite().last_insert_rowid() as u64,
-            rows_affected: u64::from(self.sqlite().changes()),
+            last_insert_id: self.sqlite().last_insert_rowid(),
+            rows_affected: self.sqlite().changes(),
         };
         self.leave();
         self.settle().await?;
@@ -238,13 +238,13 @@ impl DatabaseConnection {
     /// A statement with RETURNING has made all its changes before its first row, and resetting it would keep
     /// them. EXEC must leave nothing behind when it fails for the row, hence the savepoint.
     fn step_undoing_rows(&self, statement: &mut Statement) -> Result<(), Failure> {
-        self.sqlite().execute("SAVEPOINT dqlite_exec")?;
+        self.sqlite().execute(b"SAVEPOINT dqlite_exec")?;
         let outcome = step_to_done(statement);
         if outcome.is_err() && !self.sqlite().autocommit() {
-            self.sqlite().execute("ROLLBACK TO dqlite_exec")?;
+            self.sqlite().execute(b"ROLLBACK TO dqlite_exec")?;
         }
         if !self.sqlite().autocommit() {
-            self.sqlite().execute("RELEASE dqlite_exec")?;
+            self.sqlite().execute(b"RELEASE dqlite_exec")?;
         }
         outcome
     }
@@ -385,15 +385,15 @@ fn step_to_done(statement: &mut Statement) -> Result<(), Failure> {
 /// Binds as many values as the statement has parameters; the others become NULL.
 fn bind(statement: &mut Statement, params: &mut Params) -> Result<(), Failure> {
     statement.clear_bindings();
-    for (index, value) in (1..=statement.parameter_count()).zip(params) {
+    for (number, value) in (1..=statement.parameter_count()).zip(params) {
         let value = value.map_err(|_| failure::BIND_PARAMETERS)?;
-        let bound = match value {
-            Value::Integer(n) => statement.bind_i64(index, n),
-            Value::Float(x) => statement.bind_f64(index, x),
-            Value::Text(text) | Value::Iso8601(text) => statement.bind_text(index, &text),
-            Value::Blob(blob) => statement.bind_blob(index, &blob),
-            Value::Null => statement.bind_null(index),
-            Value::Boolean(n) => statement.bind_i64(index, i64::from(n != 0)),
+        let bound = match &value {
+            Value::Integer(n) => statement.bind(number, sqlite::Value::Integer(*n)),
+            Value::Float(x) => statement.bind(number, sqlite::Value::Real(*x)),
+            Value::Text(text) | Value::Iso8601(text) => statement.bind(number, sqlite::Value::Text(text)),
+            Value::Blob(blob) => statement.bind(number, sqlite::Value::Blob(blob)),
+            Value::Null => statement.bind(number, sqlite::Value::Null),
+            Value::Boolean(n) => statement.bind(number, sqlite::Value::Integer(i64::from(*n != 0))),
             Value::UnixTime(_) => return Err(failure::BIND_PARAMETERS.into()),
         };
         bound.map_err(|_| failure::BIND_PARAMETERS)?;

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::config::ROWS_CHUNK_SIZE;
-use crate::sqlite::{self, ColumnValue, Statement, Step};
+use crate::sqlite::{self, Statement, Step};
 use crate::wire::failure;
 use crate::wire::rows::{RowsEnd, RowsFrame};
 use crate::wire::tuple::Value;
@@ -17,8 +17,8 @@ enum Declared {
 }
 
 impl Declared {
-    fn of(decltype: Option<&[u8]>) -> Declared {
-        let is = |name: &str| decltype.is_some_and(|d| d.eq_ignore_ascii_case(name.as_bytes()));
+    fn of(decltype: Option<Vec<u8>>) -> Declared {
+        let is = |name: &str| decltype.as_ref().is_some_and(|d| d.eq_ignore_ascii_case(name.as_bytes()));
         if is("DATETIME") || is("DATE") || is("TIMESTAMP") {
             Declared::Date
         } else if is("BOOLEAN") {
@@ -30,18 +30,18 @@ impl Declared {
 
     /// A storage class that the declared type has no encoding for keeps its natural one: clients decode by the
     /// code of each row.
-    fn value(self, value: ColumnValue<'_>) -> Value<&[u8]> {
+    fn value(self, value: sqlite::Value<'_>) -> Value<&[u8]> {
         match (self, value) {
-            (Declared::Date, ColumnValue::Integer(n)) => Value::UnixTime(n),
-            (Declared::Date, ColumnValue::Text(text)) => Value::Iso8601(text),
-            (Declared::Date, ColumnValue::Null) => Value::Iso8601(b""),
-            (Declared::Boolean, ColumnValue::Integer(n)) => Value::Boolean(n),
-            (Declared::Boolean, ColumnValue::Null) => Value::Boolean(0),
-            (_, ColumnValue::Integer(n)) => Value::Integer(n),
-            (_, ColumnValue::Float(x)) => Value::Float(x),
-            (_, ColumnValue::Text(text)) => Value::Text(text),
-            (_, ColumnValue::Blob(blob)) => Value::Blob(blob),
-            (_, ColumnValue::Null) => Value::Null,
+            (Declared::Date, sqlite::Value::Integer(n)) => Value::UnixTime(n),
+            (Declared::Date, sqlite::Value::Text(text)) => Value::Iso8601(text),
+            (Declared::Date, sqlite::Value::Null) => Value::Iso8601(b""),
+            (Declared::Boolean, sqlite::Value::Integer(n)) => Value::Boolean(n),
+            (Declared::Boolean, sqlite::Value::Null) => Value::Boolean(0),
+            (_, sqlite::Value::Integer(n)) => Value::Integer(n),
+            (_, sqlite::Value::Real(x)) => Value::Float(x),
+            (_, sqlite::Value::Text(text)) => Value::Text(text),
+            (_, sqlite::Value::Blob(blob)) => Value::Blob(blob),
+            (_, sqlite::Value::Null) => Value::Null,
         }
     }
 }
@@ -65,6 +65,7 @@ pub struct Query {
     pub slot: Option<usize>,
     /// It may write: its answer must wait for the commit.
     pub writes: bool,
+    names: Vec<Vec<u8>>,
     declared: Vec<Declared>,
     /// The first step was made; the current row, if any, is not encoded yet.
     stepped: Option<Step>,
@@ -74,7 +75,7 @@ impl Query {
     /// Of a statement with its parameters bound.
     pub fn new(statement: Statement, slot: Option<usize>) -> Query {
         let writes = statement.writes();
-        Query { statement, slot, writes, declared: Vec::new(), stepped: None }
+        Query { statement, slot, writes, names: Vec::new(), declared: Vec::new(), stepped: None }
     }
 
     /// Steps the statement and appends whole ROWS frames to `out`, up to a chunk worth one write.
@@ -96,17 +97,15 @@ impl Query {
             Some(step) => step,
             None => self.first_step()?,
         };
-        let statement = &self.statement;
-        let names = (0..self.declared.len()).map(|i| statement.column_name(i));
-        let mut frame = RowsFrame::begin(std::mem::take(out), names);
+        let mut frame = RowsFrame::begin(std::mem::take(out), &self.names);
         let end = loop {
             match step {
                 Step::Done => break Ok(RowsEnd::Done),
-                Step::Row => frame.row(|row| {
-                    for (i, declared) in self.declared.iter().enumerate() {
-                        row.push(declared.value(statement.column(i)));
+                Step::Row => {
+                    if let Err(error) = self.encode_row(&mut frame) {
+                        break Err(error);
                     }
-                }),
+                }
             }
             if frame.is_full() {
                 break Ok(RowsEnd::Part);
@@ -122,8 +121,23 @@ impl Query {
     fn first_step(&mut self) -> Result<Step, Failure> {
         let step = self.statement.step()?;
         let columns = 0..self.statement.column_count();
+        self.names = columns.clone().map(|i| self.statement.column_name(i)).collect();
         self.declared = columns.map(|i| Declared::of(self.statement.column_decltype(i))).collect();
         Ok(step)
+    }
+
+    fn encode_row(&self, frame: &mut RowsFrame) -> Result<(), sqlite::Error> {
+        let mut outcome = Ok(());
+        frame.row(|row| {
+            for (i, declared) in self.declared.iter().enumerate() {
+                let value = self.statement.value(i).unwrap_or_else(|error| {
+                    outcome = Err(error);
+                    sqlite::Value::Null
+                });
+                row.push(declared.value(value));
+            }
+        });
+        outcome
     }
 
     fn close_frame(

@@ -74,30 +74,29 @@ impl ReadBuffer {
         Ok(Some(Frame { header, body }))
     }
 
-    /// Waits for bytes of the next frame. To be called when [`ReadBuffer::next_frame`] has none; may be cancelled.
-    pub async fn fill(&mut self, stream: &Stream) -> io::Result<Fill> {
-        self.read(stream, self.missing() + READ_SIZE).await
+    /// Takes bytes of the next frame without waiting. To be called when [`ReadBuffer::next_frame`] has none and the
+    /// stream is readable; `WouldBlock` if nothing has arrived after all.
+    pub fn try_fill(&mut self, stream: &Stream) -> io::Result<Fill> {
+        self.try_read(stream, self.missing() + READ_SIZE)
     }
 
-    /// Waits for bytes while a request runs: [`Fill::Full`] comes at once and means that there is no more to be
-    /// learned before the next frame is taken. May be cancelled.
-    pub async fn fill_ahead(&mut self, stream: &Stream) -> io::Result<Fill> {
+    /// Takes bytes while a request runs, without waiting. [`Fill::Full`] means that there is no more to be learned
+    /// before the next frame is taken.
+    pub fn try_fill_ahead(&mut self, stream: &Stream) -> io::Result<Fill> {
         match READ_AHEAD_MAX.saturating_sub(self.bytes.len()) {
             0 => Ok(Fill::Full),
-            room => self.read(stream, room).await,
+            room => self.try_read(stream, room),
         }
     }
 
     /// Reads once, at most `room` bytes.
-    async fn read(&mut self, stream: &Stream, room: usize) -> io::Result<Fill> {
+    fn try_read(&mut self, stream: &Stream, room: usize) -> io::Result<Fill> {
+        self.bytes.reserve(room.min(self.bytes.len().max(READ_SIZE)));
         loop {
-            stream.readable().await?;
-            self.bytes.reserve(room.min(self.bytes.len().max(READ_SIZE)));
             match stream.try_read(&mut (&mut self.bytes).limit(room)) {
                 Ok(0) if self.ends_in_frame() => return Ok(Fill::EofInFrame),
                 Ok(0) => return Ok(Fill::Eof),
                 Ok(_) => return Ok(Fill::Bytes),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

@@ -6,6 +6,27 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::wire::request::Request;
 
+/// Waits for bytes of the next frame.
+async fn fill(buffer: &mut ReadBuffer, stream: &Stream) -> io::Result<Fill> {
+    loop {
+        stream.readable().await?;
+        match buffer.try_fill(stream) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+    }
+}
+
+/// Waits for bytes as a session does while a request runs.
+async fn fill_ahead(buffer: &mut ReadBuffer, stream: &Stream) -> io::Result<Fill> {
+    loop {
+        match buffer.try_fill_ahead(stream) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.readable().await?,
+            other => return other,
+        }
+    }
+}
+
 /// The two ends of a loopback connection: the peer's and ours.
 async fn connection() -> (TcpStream, Stream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -36,7 +57,7 @@ async fn next_frame(buffer: &mut ReadBuffer, stream: &Stream) -> Frame {
         if let Some(frame) = buffer.next_frame().unwrap() {
             return frame;
         }
-        assert_eq!(buffer.fill(stream).await.unwrap(), Fill::Bytes);
+        assert_eq!(fill(buffer, stream).await.unwrap(), Fill::Bytes);
     }
 }
 
@@ -62,13 +83,13 @@ fn a_connection_sent_byte_by_byte_is_understood() {
         let version = loop {
             match buffer.next_version() {
                 Some(version) => break version,
-                None => assert_eq!(buffer.fill(&stream).await.unwrap(), Fill::Bytes),
+                None => assert_eq!(fill(&mut buffer, &stream).await.unwrap(), Fill::Bytes),
             }
         };
         assert_eq!(version, [1, 0, 0, 0, 0, 0, 0, 0]);
         read_three(&mut buffer, &stream).await;
         sender.await.unwrap();
-        assert_eq!(buffer.fill(&stream).await.unwrap(), Fill::Eof);
+        assert_eq!(fill(&mut buffer, &stream).await.unwrap(), Fill::Eof);
     });
 }
 
@@ -78,7 +99,7 @@ fn requests_sent_in_one_piece_come_out_one_by_one() {
         let (mut peer, stream) = connection().await;
         peer.write_all(&[&1u64.to_le_bytes()[..], &three_requests()].concat()).await.unwrap();
         let mut buffer = ReadBuffer::new();
-        assert_eq!(buffer.fill(&stream).await.unwrap(), Fill::Bytes);
+        assert_eq!(fill(&mut buffer, &stream).await.unwrap(), Fill::Bytes);
         assert!(buffer.next_version().is_some());
         read_three(&mut buffer, &stream).await;
         assert_eq!(buffer.peek_header(), None);
@@ -94,7 +115,7 @@ fn an_interrupt_is_seen_while_the_request_before_it_runs() {
         let running = next_frame(&mut buffer, &stream).await;
         peer.write_all(&request(Request::Interrupt { db: 0 })).await.unwrap();
         while buffer.peek_header().is_none() {
-            assert_eq!(buffer.fill_ahead(&stream).await.unwrap(), Fill::Bytes);
+            assert_eq!(fill_ahead(&mut buffer, &stream).await.unwrap(), Fill::Bytes);
         }
         assert_eq!(buffer.peek_header().unwrap().kind, 10);
         assert_eq!(running.header.kind, 0);
@@ -111,7 +132,7 @@ fn the_end_of_the_stream_inside_a_frame_is_told_from_the_end_between_frames() {
             drop(peer);
             let mut buffer = ReadBuffer::new();
             let fill = loop {
-                match buffer.fill_ahead(&stream).await.unwrap() {
+                match fill_ahead(&mut buffer, &stream).await.unwrap() {
                     Fill::Bytes => {}
                     fill => break fill,
                 }
@@ -133,7 +154,7 @@ fn a_huge_announced_body_takes_no_memory_until_it_arrives() {
             peer.write_all(&[7; 100]).await.unwrap();
             while buffer.bytes.len() < HEADER_SIZE + sent * 100 {
                 assert_eq!(buffer.next_frame(), Ok(None));
-                assert_eq!(buffer.fill(&stream).await.unwrap(), Fill::Bytes);
+                assert_eq!(fill(&mut buffer, &stream).await.unwrap(), Fill::Bytes);
             }
             let limit = 2 * buffer.bytes.len() + 2 * READ_SIZE;
             assert!(buffer.bytes.capacity() <= limit, "{} bytes allocated", buffer.bytes.capacity());
@@ -169,7 +190,7 @@ fn a_body_above_the_limit_is_refused_by_its_header_alone() {
         let header = Header { words: 0x1000_0001, kind: 8, schema: 0, extra: 0 };
         peer.write_all(&header.encode()).await.unwrap();
         let mut buffer = ReadBuffer::new();
-        assert_eq!(buffer.fill(&stream).await.unwrap(), Fill::Bytes);
+        assert_eq!(fill(&mut buffer, &stream).await.unwrap(), Fill::Bytes);
         assert!(buffer.next_frame().is_err());
     });
 }
@@ -185,7 +206,7 @@ fn reading_ahead_stops_at_its_limit_and_goes_on_when_the_frame_is_taken() {
             peer
         });
         let mut buffer = ReadBuffer::new();
-        while buffer.fill_ahead(&stream).await.unwrap() != Fill::Full {}
+        while fill_ahead(&mut buffer, &stream).await.unwrap() != Fill::Full {}
         assert_eq!(buffer.bytes.len(), READ_AHEAD_MAX);
         assert_eq!(next_frame(&mut buffer, &stream).await.body.len(), 2 * READ_AHEAD_MAX);
         drop(sender.await.unwrap());

@@ -39,12 +39,14 @@ impl BoundSocket {
         &self.address
     }
 
-    /// Starts to listen. To be called within the runtime that will accept.
-    pub fn listen(self) -> io::Result<Listener> {
+    /// Starts to listen. To be called within the runtime that will accept. The socket stays bound until both this
+    /// value and the listener are dropped, so that a start that fails later can be tried again.
+    pub fn listen(&self) -> io::Result<Listener> {
         net::listen(&self.socket, LISTEN_BACKLOG)?;
+        let socket = self.socket.try_clone()?;
         Ok(match self.address {
-            BindAddress::Tcp(_) => Listener::Tcp(TcpListener::from_std(self.socket.into())?),
-            _ => Listener::Unix(UnixListener::from_std(self.socket.into())?),
+            BindAddress::Tcp(_) => Listener::Tcp(TcpListener::from_std(socket.into())?),
+            _ => Listener::Unix(UnixListener::from_std(socket.into())?),
         })
     }
 }

@@ -3,7 +3,8 @@
 
 use super::gateway::is_interrupt;
 use crate::db::Verdict;
-use crate::net::{Fill, ReadBuffer, Stream};
+use crate::net::framed::{Fill, ReadBuffer};
+use crate::net::stream::Stream;
 use crate::wire::frame::Header;
 use crate::wire::handshake;
 use bytes::{Bytes, BytesMut};
@@ -119,16 +120,9 @@ impl Client {
     }
 
     /// Takes the INTERRUPT that ended a query: the query's answer is also its own.
-    pub fn skip_interrupt(&self) -> Result<(), Closed> {
-        let mut input = self.input.lock();
-        if !input.interrupted() {
-            // The statement was stopped because the client left.
-            return Err(Closed);
-        }
-        match input.buffer.next_frame() {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) | Err(_) => Err(Closed),
-        }
+    pub async fn take_interrupt(&self) -> Result<(), Closed> {
+        // Without one the statement was stopped because the client left.
+        if self.is_interrupted() { self.next_frame().await.map(drop) } else { Err(Closed) }
     }
 
     /// Writes everything and empties the buffer, whose memory is used again.

@@ -119,7 +119,7 @@ impl Session {
                 let allow_tail = schema == Schema::V1;
                 let stmt = self.leading()?.connection(db)?.prepare(&sql, allow_tail)?;
                 let (parameters, tail_offset) = (stmt.parameters, stmt.tail_offset as u64);
-                let stmt = Stmt { db: 0, statement: stmt.id, params: parameters, tail_offset };
+                let stmt = Stmt { db: 0, id: stmt.id, params: parameters, tail_offset };
                 response::stmt(&mut self.out, schema, stmt);
             }
             Request::Exec(exec) => {
@@ -257,7 +257,7 @@ impl Session {
             (Some(Some(failure)), Ok(())) => Ok(Err(failure)),
             (Some(None), Ok(())) => {
                 self.out.clear();
-                self.client.skip_interrupt()?;
+                self.client.take_interrupt().await?;
                 response::empty(&mut self.out);
                 Ok(Ok(()))
             }

@@ -21,7 +21,8 @@ pub use id::generate_node_id;
 
 use crate::config;
 use crate::db::Status;
-use crate::net::{self, Listener};
+use crate::net::addr::BindAddress;
+use crate::net::listen::BoundSocket;
 use crate::raft::ServerId;
 use crate::sqlite;
 use crate::store::{self, Directory};
@@ -73,12 +74,6 @@ impl From<store::Error> for Error {
     }
 }
 
-impl From<net::Error> for Error {
-    fn from(error: net::Error) -> Error {
-        Error::failed(error)
-    }
-}
-
 impl From<sqlite::Error> for Error {
     fn from(error: sqlite::Error) -> Error {
         Error::failed(error)
@@ -112,7 +107,7 @@ struct Life {
 
 enum Stage {
     /// Not started; bound or not.
-    Created(Option<Listener>),
+    Created(Option<BoundSocket>),
     Running(Running),
     Stopped,
 }
@@ -142,11 +137,17 @@ impl Node {
     /// Binds (does not yet listen on) `ip:port`, `[ip6]:port` or `@abstract-name`. The last call wins.
     pub fn set_bind_address(&self, address: &str) -> Result<(), Error> {
         let mut life = self.life.lock();
-        let Stage::Created(listener) = &mut life.stage else { return Err(not_before_start()) };
-        let bound = Listener::bind(&address.parse()?)?;
-        let name = bound.name(address);
-        *listener = Some(bound);
-        life.bind_address = Some(name);
+        let Stage::Created(socket) = &mut life.stage else { return Err(not_before_start()) };
+        let parsed: BindAddress = address.parse().map_err(Error::failed)?;
+        // The socket bound before, if any, goes first: it may have the same address.
+        *socket = None;
+        let bound = BoundSocket::bind(&parsed);
+        let bound = bound.map_err(|e| Error::failed(format!("cannot bind to '{address}': {e}")))?;
+        life.bind_address = Some(match bound.address() {
+            BindAddress::Abstract(name) => format!("@{name}"),
+            _ => address.to_owned(),
+        });
+        life.stage = Stage::Created(Some(bound));
         Ok(())
     }
 
@@ -247,25 +248,24 @@ impl Node {
     pub fn start(&self) -> Result<(), Error> {
         let mut life = self.life.lock();
         let life = &mut *life;
-        let listener = match &mut life.stage {
-            Stage::Created(listener) => listener.take(),
+        let socket = match &mut life.stage {
+            Stage::Created(socket) => socket.take(),
             // The lock of the directory is ours already; C meets it through another open file.
             Stage::Running(_) => return Err(store::Error::locked().into()),
             Stage::Stopped => {
                 return Err(Error::misuse("a node can be started only once: create a new one"));
             }
         };
-        let Some(listener) = listener else {
+        let Some(socket) = socket else {
             return Err(Error::misuse("no bind address set: call dqlite_node_set_bind_address first"));
         };
-        crate::trace::enable_from_environment();
-        match Running::start(self, &life.settings, &listener) {
+        match Running::start(self, &life.settings, &socket) {
             Ok(running) => {
                 life.stage = Stage::Running(running);
                 Ok(())
             }
             Err(error) => {
-                life.stage = Stage::Created(Some(listener));
+                life.stage = Stage::Created(Some(socket));
                 Err(error)
             }
         }

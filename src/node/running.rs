@@ -15,7 +15,7 @@ use super::settings::Settings;
 use super::{Error, Node};
 use crate::config;
 use crate::db::{Proposal, Registry};
-use crate::net::{Accept, Listener};
+use crate::net::listen::{BoundSocket, Listener};
 use crate::raft::{Configuration, Options, Raft, Role, Server, Start};
 use crate::store::{self, DirectoryLock, Loaded, Store};
 use std::sync::Arc;
@@ -39,13 +39,18 @@ pub struct Running {
 
 impl Running {
     /// Everything that can fail happens before a client could notice.
-    pub fn start(node: &Node, settings: &Settings, listener: &Listener) -> Result<Running, Error> {
+    pub fn start(node: &Node, settings: &Settings, socket: &BoundSocket) -> Result<Running, Error> {
         let lock = node.directory.lock()?;
         if config::BOOTSTRAP_IDS.contains(&node.id.0) {
             let own = Server { id: node.id, address: node.address.clone(), role: Role::Voter };
             node.directory.bootstrap(&Configuration { servers: vec![own] })?;
         }
-        let accept = listener.listen()?;
+        let clients = client_runtime(settings.client_threads)
+            .map_err(|e| Error::failed(format!("cannot start the client threads: {e}")))?;
+        let listener = {
+            let _inside = clients.enter();
+            socket.listen().map_err(|e| Error::failed(format!("cannot listen: {e}")))?
+        };
         let loaded = node.directory.load(settings.auto_recovery)?;
         for note in &loaded.notes {
             tracing::warn!(note, "data directory repaired");
@@ -59,17 +64,8 @@ impl Running {
             Shared { registry: registry.clone(), membership: membership.clone(), proposals };
         let (raft, stop_raft) =
             start_raft(node, settings, loaded, &registry, &membership, &fence, proposals_in)?;
-        let clients = client_runtime(settings.client_threads);
-        let clients = match clients {
-            Ok(clients) => clients,
-            Err(error) => {
-                drop(stop_raft);
-                let _ = raft.join();
-                return Err(Error::failed(format!("cannot start the client threads: {error}")));
-            }
-        };
         let (stop_accepting, stopped) = oneshot::channel();
-        let accepting = clients.spawn(accept_clients(accept, shared, stopped));
+        let accepting = clients.spawn(accept_clients(listener, shared, stopped));
         Ok(Running { clients, stop_accepting, accepting, raft, stop_raft, registry, fence, lock })
     }
 
@@ -204,18 +200,18 @@ fn client_runtime(threads: u32) -> std::io::Result<Runtime> {
 }
 
 /// Accepts until told to stop, then closes every session and waits for their statements to end.
-async fn accept_clients(mut accept: Accept, shared: Shared, mut stopped: oneshot::Receiver<()>) {
+async fn accept_clients(listener: Listener, shared: Shared, mut stopped: oneshot::Receiver<()>) {
     let mut sessions = JoinSet::new();
     loop {
         tokio::select! {
             biased;
             _ = &mut stopped => break,
             Some(_) = sessions.join_next(), if !sessions.is_empty() => {}
-            stream = accept.accept() => {
+            stream = listener.accept() => {
                 sessions.spawn(gateway::serve(Client::new(stream), shared.clone()));
             }
         }
     }
-    drop(accept);
+    drop(listener);
     sessions.shutdown().await;
 }
