@@ -192,6 +192,10 @@ fn play(
     }
     let stream = connections.get_mut(&step.connection).unwrap();
     match (step.op, instead) {
+        (Op::ServerClosed, None) => {
+            expect_end(stream)?;
+            connections.remove(&step.connection);
+        }
         (Op::Send, _) => stream.write_all(&step.bytes).map_err(|error| format!("send: {error}"))?,
         (Op::ClientClose, _) => {
             // The name may be used again only for a new connection.
@@ -213,14 +217,6 @@ fn play(
             Ok(Some(bytes)) => return Err(format!("expected silence, got {}", to_hex(&bytes))),
             Err(error) => return Err(format!("expected silence, got an error: {error}")),
         },
-        (Op::ServerClosed, None) => match receive_some(stream, ANSWER_TIMEOUT) {
-            Ok(Some(bytes)) if bytes.is_empty() => {}
-            Ok(None) => return Err("expected the end of the stream, got nothing".to_owned()),
-            Ok(Some(bytes)) => return Err(format!("expected the end of the stream, got {}", to_hex(&bytes))),
-            // Closed with bytes of ours unread.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-            Err(error) => return Err(format!("expected the end of the stream, got an error: {error}")),
-        },
     }
     Ok(index + 1)
 }
@@ -229,6 +225,18 @@ fn connect(address: &str) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+fn expect_end(stream: &mut TcpStream) -> Result<(), String> {
+    let got = match receive_some(stream, ANSWER_TIMEOUT) {
+        Ok(Some(bytes)) if bytes.is_empty() => return Ok(()),
+        // Closed with bytes of ours unread.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+        Ok(None) => "nothing".to_owned(),
+        Ok(Some(bytes)) => to_hex(&bytes),
+        Err(error) => error.to_string(),
+    };
+    Err(format!("expected the end of the stream, got {got}"))
 }
 
 fn receive_frame(stream: &mut TcpStream) -> Result<Vec<u8>, String> {
