@@ -183,7 +183,7 @@ fn accepting_goes_on_when_descriptors_are_available_again() {
         let listener = socket.listen().unwrap();
         let _peer = TcpStream::connect(address).await.unwrap();
         let before = getrlimit(Resource::Nofile);
-        setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..before.clone() }).unwrap();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..before }).unwrap();
         let accept = listener.accept();
         tokio::pin!(accept);
         let early = tokio::time::timeout(Duration::from_millis(200), &mut accept).await;
