@@ -1,8 +1,8 @@
 //! Runs the scripts in `tests/raft/`: commands to one Raft core, and the trace they must produce.
 //!
-//! A script is a sequence of blocks. A block is commands, a line `----`, and the expected trace up to the next
-//! empty line. Lines that start with `#` explain. `UPDATE_SCENARIOS=1 cargo test --test raft_scenarios` rewrites
-//! the traces; review the difference before committing it.
+//! A script is a sequence of blocks. A block is commands, a line `----`, and the expected trace up to the
+//! next empty line. Lines that start with `#` explain. `UPDATE_SCENARIOS=1 cargo test --test raft_scenarios`
+//! rewrites the traces; review the difference before committing it.
 //!
 //! ```text
 //! new id=1 threshold=4 trailing=2 strategy=dynamic     a server; every key but id has a default
@@ -19,6 +19,9 @@
 //! tick
 //! status / log                                         prints the server
 //! ```
+
+// A broken script ends the test; that is what a panic is for here.
+#![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
 use dqlite::raft::{

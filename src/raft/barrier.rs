@@ -6,7 +6,7 @@ use super::types::{Entry, EntryKind, Index, Token};
 use super::{Raft, Standing};
 use bytes::Bytes;
 
-/// What a barrier entry carries. Readers ignore it; the format just has no empty entries.
+/// What a barrier entry carries, as C writes it. Readers ignore it.
 static BARRIER_PAYLOAD: [u8; 8] = [0; 8];
 
 impl Raft {

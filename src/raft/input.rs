@@ -44,7 +44,8 @@ pub enum Input {
         /// Highest durable request.
         seq: Seq,
     },
-    /// A disk request failed; nothing from `seq` on is durable or will be.
+    /// A disk request failed; nothing from `seq` on is durable or will be. Requests before it may still be
+    /// reported durable. The server gives up leadership and never leads again: fence the node.
     DiskFailed {
         /// First request that failed.
         seq: Seq,

@@ -2,7 +2,6 @@
 
 use super::Raft;
 use super::error::StepError;
-use super::input::SnapshotPoint;
 use super::options::{Options, TrailingStrategy};
 use super::output::{Output, Outputs};
 use super::types::{Index, Term};
@@ -33,19 +32,15 @@ impl Raft {
         if !due || self.snapshots.in_progress.is_some() || self.persistence.has_failed() {
             return;
         }
-        let SnapshotPoint { term, configuration, configuration_index, .. } = self.snapshot_point(index);
+        let term = self.log.term_at(index).expect("entries are dropped only once a snapshot contains them");
+        // The last configuration committed at the index, not the one in force, which may still be truncated
+        // (dissertation 5.1).
+        let (configuration_index, configuration) =
+            self.configurations.at(index).expect("a log that is not empty begins with a configuration");
+        let configuration = configuration.clone();
         self.snapshots.in_progress = Some((index, term));
         self.snapshots.last_attempt = index;
         out.push(Output::TakeSnapshot { index, term, configuration, configuration_index });
-    }
-
-    /// What a snapshot at `index` has to say about the log. Its configuration is the last one committed
-    /// there, not the one in force, which may still be truncated (dissertation 5.1).
-    fn snapshot_point(&self, index: Index) -> SnapshotPoint {
-        let term = self.log.term_at(index).expect("entries are dropped only once a snapshot contains them");
-        let (configuration_index, configuration) =
-            self.configurations.at(index).expect("a log that is not empty begins with a configuration");
-        SnapshotPoint { index, term, configuration: configuration.clone(), configuration_index }
     }
 
     pub(super) fn snapshot_taken(&mut self, index: Index, size_bytes: u64) -> Result<(), StepError> {
