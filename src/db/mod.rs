@@ -23,7 +23,7 @@ pub use status::Status;
 
 use crate::raft::Refusal;
 use crate::sqlite;
-use crate::vfs;
+use crate::vfs::{self, TransactionId};
 use crate::wire::failure;
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -35,7 +35,7 @@ pub struct Proposal {
     /// Where it ran.
     pub database: Arc<Database>,
     /// Its number in that database.
-    pub transaction: u64,
+    pub transaction: TransactionId,
     /// [`Database::abort_count`] when it ran: it is void if the count has changed since.
     pub abort_count: u64,
     /// The FRAMES command.

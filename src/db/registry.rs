@@ -2,7 +2,7 @@
 
 use super::lane::Lane;
 use super::{Refused, status::Status};
-use crate::vfs::{self, Vfs};
+use crate::vfs::{self, TransactionId, Vfs};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -46,8 +46,8 @@ impl Database {
     }
 
     /// The holder of the lane hands this transaction to Raft.
-    pub fn note_proposed(&self, transaction: u64) {
-        self.proposed.store(transaction, Ordering::Release);
+    pub fn note_proposed(&self, transaction: TransactionId) {
+        self.proposed.store(transaction.number(), Ordering::Release);
     }
 
     /// Changes whenever speculative transactions are dropped.
@@ -56,16 +56,17 @@ impl Database {
     }
 
     /// Makes the oldest speculative transaction visible to readers. Called by the Raft thread, in log order.
-    pub fn publish(&self, transaction: u64) {
-        self.vfs.publish(transaction);
-        self.published.store(transaction, Ordering::Release);
+    pub fn publish(&self, transaction: TransactionId) -> Result<(), vfs::Error> {
+        self.vfs.publish_next(transaction)?;
+        self.published.store(transaction.number(), Ordering::Release);
         self.progress.notify_waiters();
+        Ok(())
     }
 
     /// Drops everything speculative. `false` while a write transaction is open: the session that holds it must
     /// roll back first.
     pub fn abort(&self) -> bool {
-        if !self.vfs.abort() {
+        if self.vfs.abort().is_err() {
             return false;
         }
         self.published.store(self.proposed(), Ordering::Release);
@@ -103,7 +104,7 @@ impl Database {
 
 /// All databases of a node.
 pub struct Registry {
-    vfs: Vfs,
+    vfs: Arc<Vfs>,
     databases: Mutex<HashMap<Bytes, Entry>>,
     /// What sessions need to know about the node.
     pub status: Arc<Status>,
@@ -117,7 +118,7 @@ struct Entry {
 
 impl Registry {
     /// No databases yet.
-    pub fn new(vfs: Vfs, status: Arc<Status>) -> Registry {
+    pub fn new(vfs: Arc<Vfs>, status: Arc<Status>) -> Registry {
         Registry { vfs, databases: Mutex::default(), status }
     }
 

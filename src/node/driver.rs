@@ -9,6 +9,7 @@ use crate::raft::{
     EntryKind, Index, Input, Output, Outputs, Raft, Refusal, Role, SnapshotPoint, Start, State, Term, Time, Token,
 };
 use crate::store::{self, Store};
+use crate::vfs::TransactionId;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -47,7 +48,7 @@ struct Pending {
     index: Index,
     term: Term,
     database: Arc<Database>,
-    transaction: u64,
+    transaction: TransactionId,
     done: oneshot::Sender<Result<(), Refused>>,
 }
 
@@ -270,7 +271,8 @@ impl Driver {
             match self.pending.front() {
                 Some(own) if own.index == index && own.term == entry.term => {
                     let Some(own) = self.pending.pop_front() else { continue };
-                    own.database.publish(own.transaction);
+                    let published = own.database.publish(own.transaction);
+                    published.map_err(|e| Fault(format!("publish entry {index}: {e}")))?;
                     // A session that has gone away waits no more; its transaction stands all the same.
                     let _ = own.done.send(Ok(()));
                 }
