@@ -14,7 +14,7 @@ use super::registry::{Database, Registry};
 use super::{Failure, Proposal, Refused, command};
 use crate::config::{PIPELINE_BYTES_MAX, PIPELINE_TRANSACTIONS_MAX};
 use crate::sqlite::{self, Statement, Step, TransactionState};
-use crate::vfs::{self, View};
+use crate::vfs::{VfsConnection, View};
 use crate::wire::failure;
 use crate::wire::response::ExecResult;
 use crate::wire::tuple::{Params, Value};
@@ -47,7 +47,7 @@ struct Gate {
 /// See the module documentation. Fields drop in the order that rolls back before the lane is passed on.
 pub struct DatabaseConnection {
     statements: Vec<Option<Statement>>,
-    sqlite: Option<vfs::Connection>,
+    sqlite: Option<VfsConnection>,
     lane: Option<LaneGuard>,
     database: Arc<Database>,
     registry: Arc<Registry>,
@@ -89,15 +89,15 @@ impl DatabaseConnection {
             gate: Gate::default(),
         };
         // From here on a failure drops the connection, which closes the database in the registry.
-        let sqlite = vfs::Connection::open(registry.vfs(), &database.vfs)?;
+        let sqlite = registry.vfs().connect(name)?;
         let budget = connection.budget.clone();
         sqlite.set_progress_hook(crate::config::PROGRESS_OPCODES, move || budget.check());
         connection.sqlite = Some(sqlite);
         Ok(connection)
     }
 
-    fn sqlite(&self) -> &vfs::Connection {
-        self.sqlite.as_ref().expect("it is there from open to drop")
+    fn sqlite(&self) -> Result<&VfsConnection, Failure> {
+        self.sqlite.as_ref().ok_or_else(|| failure::NO_DATABASE.into())
     }
 
     /// PREPARE. Without `allow_tail` a second statement in the text is refused.
@@ -206,18 +206,16 @@ impl DatabaseConnection {
             drop(query.statement);
         }
         self.propose().await?;
-        self.leave();
+        self.leave()?;
         self.settle().await
     }
 
     async fn finish(&mut self, outcome: Result<(), Failure>) -> Result<ExecResult, Failure> {
-        let result = ExecResult {
-            last_insert_id: self.sqlite().last_insert_rowid(),
-            rows_affected: self.sqlite().changes(),
-        };
-        self.leave();
+        let sqlite = self.sqlite()?;
+        let (last_insert_id, rows_affected) = (sqlite.last_insert_rowid(), sqlite.changes());
+        self.leave()?;
         self.settle().await?;
-        outcome.map(|()| result)
+        outcome.map(|()| ExecResult { last_insert_id, rows_affected })
     }
 
     async fn exec_statement(&mut self, statement: &mut Statement, params: &mut Params) -> Result<(), Failure> {
@@ -238,13 +236,13 @@ impl DatabaseConnection {
     /// A statement with RETURNING has made all its changes before its first row, and resetting it would keep
     /// them. EXEC must leave nothing behind when it fails for the row, hence the savepoint.
     fn step_undoing_rows(&self, statement: &mut Statement) -> Result<(), Failure> {
-        self.sqlite().execute(b"SAVEPOINT dqlite_exec")?;
+        self.sqlite()?.execute(b"SAVEPOINT dqlite_exec")?;
         let outcome = step_to_done(statement);
-        if outcome.is_err() && !self.sqlite().autocommit() {
-            self.sqlite().execute(b"ROLLBACK TO dqlite_exec")?;
+        if outcome.is_err() && !self.sqlite()?.autocommit() {
+            self.sqlite()?.execute(b"ROLLBACK TO dqlite_exec")?;
         }
-        if !self.sqlite().autocommit() {
-            self.sqlite().execute(b"RELEASE dqlite_exec")?;
+        if !self.sqlite()?.autocommit() {
+            self.sqlite()?.execute(b"RELEASE dqlite_exec")?;
         }
         outcome
     }
@@ -263,7 +261,7 @@ impl DatabaseConnection {
         }
         self.abort_count = database.abort_count();
         let base = database.proposed();
-        let upgrade = self.sqlite().transaction_state() == TransactionState::Read;
+        let upgrade = self.sqlite()?.transaction_state() == TransactionState::Read;
         let admitted = |published: u64| {
             // A transaction that has read the committed view may write only if nothing is speculative.
             let pipeline = database.vfs.pipeline();
@@ -273,9 +271,9 @@ impl DatabaseConnection {
         database.wait_published(self.abort_count, admitted).await?;
         self.lane = Some(lane);
         if upgrade {
-            self.sqlite().permit_upgrade();
+            self.sqlite()?.grant_permit();
         } else {
-            self.sqlite().set_view(View::Speculative);
+            self.sqlite()?.set_view(View::Speculative)?;
         }
         self.gate.base = Some(base);
         Ok(())
@@ -304,19 +302,27 @@ impl DatabaseConnection {
     }
 
     /// After the last statement of a request: without an open write transaction the lane goes to the next one.
-    fn leave(&mut self) {
-        let Some(lane) = &self.lane else { return };
-        match self.sqlite().transaction_state() {
-            TransactionState::Write => lane.keep_for_transaction(),
+    fn leave(&mut self) -> Result<(), Failure> {
+        let Some(lane) = &self.lane else { return Ok(()) };
+        let sqlite = self.sqlite()?;
+        let left = match sqlite.transaction_state() {
+            TransactionState::Write => {
+                lane.keep_for_transaction();
+                return Ok(());
+            }
             TransactionState::Read => {
-                self.sqlite().revoke_permit();
-                self.pass_lane();
+                sqlite.revoke_permit();
+                Ok(())
             }
-            TransactionState::None => {
-                self.sqlite().set_view(View::Committed);
-                self.pass_lane();
-            }
+            TransactionState::None => sqlite.set_view(View::Committed),
+        };
+        if left.is_err() {
+            // A connection that cannot be taken off the speculative view must not read again.
+            self.statements.clear();
+            self.sqlite = None;
         }
+        self.pass_lane();
+        Ok(left?)
     }
 
     fn pass_lane(&mut self) {
@@ -356,7 +362,7 @@ impl DatabaseConnection {
     fn compile_first(&self, sql: &[u8]) -> Result<(Option<Statement>, usize), Failure> {
         let mut offset = 0;
         loop {
-            let prepared = self.sqlite().prepare(&sql[offset..])?;
+            let prepared = self.sqlite()?.prepare(&sql[offset..])?;
             let tail = offset + prepared.tail_offset;
             match prepared.statement {
                 Some(statement) => return Ok((Some(statement), tail)),

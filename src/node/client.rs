@@ -95,22 +95,23 @@ impl Client {
             if self.input.lock().ended || self.stream.readable().await.is_err() {
                 return;
             }
-            let mut input = self.input.lock();
-            let read = input.buffer.try_fill_ahead(&self.stream);
-            if !input.note(read) && !input.ended {
-                drop(input);
+            if self.read_ahead() && !self.input.lock().ended {
                 return std::future::pending().await;
             }
         }
     }
 
+    /// Takes what has arrived. True if nothing more can be learned from the socket for now.
+    fn read_ahead(&self) -> bool {
+        let mut input = self.input.lock();
+        let read = input.buffer.try_fill_ahead(&self.stream);
+        !input.note(read)
+    }
+
     /// Whether the client still waits for its answer, without waiting for anything.
     pub fn verdict(&self) -> Verdict {
-        let mut input = self.input.lock();
-        if !input.ended {
-            let read = input.buffer.try_fill_ahead(&self.stream);
-            input.note(read);
-        }
+        self.read_ahead();
+        let input = self.input.lock();
         if input.ended || input.interrupted() { Verdict::Stop } else { Verdict::Waiting }
     }
 

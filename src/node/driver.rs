@@ -338,7 +338,7 @@ impl store::SnapshotContent for Content {
         self.0.size()
     }
 
-    fn write_to(&mut self, out: &mut dyn Write) -> io::Result<()> {
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
         self.0.write_to(out)
     }
 }

@@ -25,7 +25,7 @@ use crate::net::addr::BindAddress;
 use crate::net::listen::BoundSocket;
 use crate::raft::ServerId;
 use crate::sqlite;
-use crate::store::{self, Directory};
+use crate::store::{self, AutoRecovery, Directory};
 use crate::vfs::{self, Vfs};
 use parking_lot::Mutex;
 use running::Running;
@@ -210,7 +210,8 @@ impl Node {
 
     /// Effective at start.
     pub fn set_auto_recovery(&self, enabled: bool) -> Result<(), Error> {
-        self.life.lock().settings.auto_recovery = enabled;
+        let recovery = if enabled { AutoRecovery::On } else { AutoRecovery::Off };
+        self.life.lock().settings.auto_recovery = recovery;
         Ok(())
     }
 
@@ -251,7 +252,7 @@ impl Node {
         let socket = match &mut life.stage {
             Stage::Created(socket) => socket.take(),
             // The lock of the directory is ours already; C meets it through another open file.
-            Stage::Running(_) => return Err(store::Error::locked().into()),
+            Stage::Running(_) => return Err(store::Error::Locked.into()),
             Stage::Stopped => {
                 return Err(Error::misuse("a node can be started only once: create a new one"));
             }

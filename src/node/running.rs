@@ -40,10 +40,10 @@ pub struct Running {
 impl Running {
     /// Everything that can fail happens before a client could notice.
     pub fn start(node: &Node, settings: &Settings, socket: &BoundSocket) -> Result<Running, Error> {
-        let lock = node.directory.lock()?;
+        let mut directory = node.directory.lock()?;
         if config::BOOTSTRAP_IDS.contains(&node.id.0) {
             let own = Server { id: node.id, address: node.address.clone(), role: Role::Voter };
-            node.directory.bootstrap(&Configuration { servers: vec![own] })?;
+            directory.bootstrap(&Configuration { servers: vec![own] })?;
         }
         let clients = client_runtime(settings.client_threads)
             .map_err(|e| Error::failed(format!("cannot start the client threads: {e}")))?;
@@ -51,7 +51,7 @@ impl Running {
             let _inside = clients.enter();
             socket.listen().map_err(|e| Error::failed(format!("cannot listen: {e}")))?
         };
-        let loaded = node.directory.load(settings.auto_recovery)?;
+        let loaded = directory.load(settings.auto_recovery)?;
         for note in &loaded.notes {
             tracing::warn!(note, "data directory repaired");
         }

@@ -1,6 +1,7 @@
 //! What can be set on a node, with the limits of the C API.
 
 use super::{Error, TrailingStrategy};
+use crate::store::AutoRecovery;
 use crate::config;
 
 /// Everything a setter may change before start.
@@ -21,7 +22,7 @@ pub struct Settings {
     /// Worker threads of the client runtime.
     pub client_threads: u32,
     /// Whether start may set damaged segments aside.
-    pub auto_recovery: bool,
+    pub auto_recovery: AutoRecovery,
     /// Voters that role management aims at.
     pub target_voters: i32,
     /// Stand-bys that role management aims at.
@@ -38,7 +39,7 @@ impl Default for Settings {
             trailing_strategy: TrailingStrategy::Static,
             block_size: None,
             client_threads: config::CLIENT_THREADS_DEFAULT,
-            auto_recovery: true,
+            auto_recovery: AutoRecovery::On,
             target_voters: 3,
             target_standbys: 0,
         }
