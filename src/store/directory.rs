@@ -1,0 +1,167 @@
+//! The data directory before the node runs: checked and tidied when the node is created, locked when it starts,
+//! given its first configuration if it is new. Runs on the caller's thread.
+//!
+//! The lock is `flock` on the empty file `dqlite-lock`, as in the C library since 1.16.5; two nodes of one process
+//! exclude each other, too. Nothing is removed without it: creating a node on a directory in use changes nothing.
+
+use super::error::{Error, describe};
+use super::fs::{Disk, Existing, Fs};
+use super::list::{Listing, TEMPORARY_PREFIX};
+use super::load::{self, Loaded};
+use super::metadata::{Metadata, ShortFile};
+use super::segment;
+use crate::config::DATA_DIR_PATH_MAX;
+use crate::raft::{Configuration, Entry, EntryKind, Index, Term};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const LOCK_NAME: &str = "dqlite-lock";
+/// Term of the configuration that a new directory is given.
+const BOOTSTRAP_TERM: Term = Term(1);
+
+/// A data directory that passed the checks.
+#[derive(Clone)]
+pub struct Directory {
+    fs: Arc<dyn Fs>,
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Checks the directory and its metadata, and removes what an interrupted run left unfinished.
+    pub fn open(path: &Path) -> Result<Directory, Error> {
+        Directory::open_on(Arc::new(Disk), path)
+    }
+
+    /// As [`open`](Directory::open), on other file operations than the system's.
+    pub fn open_on(fs: Arc<dyn Fs>, path: &Path) -> Result<Directory, Error> {
+        check(path)?;
+        let directory = Directory { fs, path: path.to_owned() };
+        // Locking creates a file, so that is done only when there is something to remove.
+        let needs_tidying =
+            Listing::scan(&*directory.fs, path).is_ok_and(|found| !found.leftovers.is_empty());
+        let lock = if needs_tidying { lock(path).ok() } else { None };
+        if lock.is_some() {
+            tidy(&*directory.fs, path);
+        }
+        let short = if lock.is_some() { ShortFile::Remove } else { ShortFile::Keep };
+        Metadata::read(&*directory.fs, path, short)?;
+        Ok(directory)
+    }
+
+    /// Takes the lock, until the result is dropped. The metadata is read again: whoever held it may have written.
+    pub fn lock(&self) -> Result<LockedDirectory, Error> {
+        let lock = lock(&self.path)?;
+        tidy(&*self.fs, &self.path);
+        let metadata = Metadata::read(&*self.fs, &self.path, ShortFile::Remove)?;
+        Ok(LockedDirectory { fs: Arc::clone(&self.fs), path: self.path.clone(), metadata, _lock: lock })
+    }
+}
+
+/// A data directory of which this process is the only user.
+pub struct LockedDirectory {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) path: PathBuf,
+    pub(super) metadata: Metadata,
+    _lock: fs::File,
+}
+
+impl LockedDirectory {
+    /// Term and vote as they are on disk.
+    pub fn metadata(&self) -> Metadata {
+        self.metadata
+    }
+
+    /// Gives a directory without any history its first configuration; does nothing in any other.
+    ///
+    /// The segment is written before the term. A crash between the two leaves a directory that
+    /// [`load`](LockedDirectory::load) completes; in the other order it would leave one that counts as used and has
+    /// no configuration.
+    pub fn bootstrap(&mut self, configuration: &Configuration) -> Result<(), Error> {
+        let listing = Listing::scan(&*self.fs, &self.path)
+            .map_err(|e| Error::Bootstrap(describe("list", &self.path, &e)))?;
+        let has_log = !(listing.closed.is_empty() && listing.open.is_empty() && listing.snapshots.is_empty());
+        if self.metadata.term != Term(0) || has_log {
+            return Ok(());
+        }
+        let entry = Entry { term: BOOTSTRAP_TERM, kind: EntryKind::Change, payload: configuration.encode() };
+        write_closed(&*self.fs, &self.path, Index(1), &[entry])
+            .map_err(|e| Error::Bootstrap(describe("write the first segment in", &self.path, &e)))?;
+        self.metadata
+            .write(&*self.fs, &self.path, BOOTSTRAP_TERM, None)
+            .map_err(|e| Error::Bootstrap(e.to_string()))
+    }
+
+    /// Reads snapshot and log, and repairs what a crash leaves behind; see [`Loaded`].
+    pub fn load(&mut self, recovery: load::AutoRecovery) -> Result<Loaded, Error> {
+        load::load(self, recovery)
+    }
+}
+
+/// Writes a complete closed segment: under a temporary name, then renamed, all of it durable.
+pub(super) fn write_closed(fs: &dyn Fs, dir: &Path, first: Index, entries: &[Entry]) -> io::Result<()> {
+    let last = Index(first.0 + entries.len() as u64 - 1);
+    let name = super::list::ClosedName { first, last }.to_string();
+    let temporary = dir.join(format!("{TEMPORARY_PREFIX}{name}"));
+    let file = fs.create(&temporary, Existing::Replace)?;
+    file.write_at(&segment::encode_closed(entries), 0)?;
+    file.sync()?;
+    fs.rename(&temporary, &dir.join(name))?;
+    fs.sync_dir(dir)
+}
+
+fn check(path: &Path) -> Result<(), Error> {
+    if path.as_os_str().as_bytes().len() > DATA_DIR_PATH_MAX {
+        return Err(Error::PathTooLong);
+    }
+    let owned = || path.to_owned();
+    let attributes = fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::DirectoryMissing(owned()),
+        io::ErrorKind::NotADirectory => Error::NotADirectory(owned()),
+        io::ErrorKind::PermissionDenied => Error::DirectoryNotAccessible(owned()),
+        _ => Error::DirectoryUnknown { path: owned(), reason: reason(&error) },
+    })?;
+    if !attributes.is_dir() {
+        return Err(Error::NotADirectory(owned()));
+    }
+    if attributes.permissions().mode() & 0o200 == 0 {
+        return Err(Error::DirectoryNotWritable(owned()));
+    }
+    Ok(())
+}
+
+/// The system's reason, in libuv's words for the two that a path alone can cause.
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::NAMETOOLONG) => "name too long".into(),
+        Some(rustix::io::Errno::LOOP) => "too many symbolic links encountered".into(),
+        _ => error.to_string(),
+    }
+}
+
+fn lock(dir: &Path) -> Result<fs::File, Error> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(dir.join(LOCK_NAME)).map_err(|_| Error::Locked)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| Error::Locked)?;
+    Ok(file)
+}
+
+/// Removes unfinished files and halves of snapshots. Failures only leave them there.
+fn tidy(fs: &dyn Fs, dir: &Path) {
+    let Ok(listing) = Listing::scan(fs, dir) else { return };
+    for name in listing.leftovers {
+        match fs.remove(&dir.join(&name)) {
+            Ok(()) => tracing::info!(name, "removed an unfinished file"),
+            Err(error) => tracing::warn!(name, %error, "an unfinished file stays"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "directory_test.rs"]
+mod tests;

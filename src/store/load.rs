@@ -1,0 +1,481 @@
+//! Start-up: from a data directory to a snapshot and a log. Runs on the caller's thread, under the lock.
+//!
+//! 1. List the directory. Of several snapshots the newest is read; nothing else will do.
+//! 2. Closed segments must follow each other without a gap and reach the snapshot. What lies below a gap below the
+//!    snapshot is ignored.
+//! 3. Open segments have no index in their names: they follow what was read before, in the order of their counters.
+//!    What a crash leaves at the end of the last one is dropped.
+//! 4. Only when all of this succeeded in memory, files are touched: open segments are closed, empty ones removed,
+//!    damaged ones set aside.
+//!
+//! Where this differs from the C library, it refuses instead of losing entries silently:
+//!
+//! | found | C | here |
+//! |---|---|---|
+//! | a valid batch behind a bad one in an open segment | drops it | refuses |
+//! | an open segment that ends inside a batch, or before its first | crashes or refuses | a torn tail |
+//! | an open segment with a batch of an unknown type | crashes | refuses |
+//! | two closed segments with one first index (truncation cut short) | starts, loses writes later | the shorter wins |
+//! | a log of a later term than the metadata | starts, may vote twice | refuses |
+//!
+//! The last rule has one exception: without metadata, a log that consists of one configuration of term 1 at index 1
+//! is what recovering an empty directory (or an interrupted bootstrap) leaves; it is given that term.
+
+use super::directory::LockedDirectory;
+use super::error::{Error, describe};
+use super::fs::Fs;
+use super::list::{ClosedName, Listing, OpenName, SnapshotName};
+use super::segment::{FORMAT, HEADER_SIZE, Segment, Tail};
+use super::snapshot;
+use crate::codec::Reader;
+use crate::raft::{Entry, EntryKind, Index, ServerId, SnapshotPoint, Term};
+use bytes::Bytes;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Whether damaged segments may be set aside so that the node starts without them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoRecovery {
+    /// As the C library does by default: renamed to `corrupt-*`, never removed.
+    On,
+    /// Any damage refuses the start.
+    Off,
+}
+
+/// What the directory held.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Persisted term.
+    pub term: Term,
+    /// Vote given in that term.
+    pub voted_for: Option<ServerId>,
+    /// Newest snapshot.
+    pub snapshot: Option<LoadedSnapshot>,
+    /// Index of the first entry; the next index to append if there is none.
+    pub first_index: Index,
+    /// The log. It may begin before the snapshot's index.
+    pub entries: Vec<Entry>,
+    /// What was repaired or dropped, one sentence each. The operator should see them.
+    pub notes: Vec<String>,
+}
+
+impl Loaded {
+    /// Index of the next entry to append.
+    pub fn next_index(&self) -> Index {
+        Index(self.first_index.0 + self.entries.len() as u64)
+    }
+}
+
+/// A snapshot in memory.
+#[derive(Debug, Clone)]
+pub struct LoadedSnapshot {
+    /// Where it is in the log.
+    pub point: SnapshotPoint,
+    /// Its decompressed content.
+    pub content: Bytes,
+}
+
+/// Why the directory cannot be loaded.
+#[derive(Debug)]
+struct Damage {
+    text: String,
+    /// The segment without which another attempt is worth it.
+    culprit: Option<Culprit>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Culprit {
+    Closed(ClosedName),
+    Open(OpenName),
+}
+
+impl Damage {
+    fn fatal(text: impl Into<String>) -> Damage {
+        Damage { text: text.into(), culprit: None }
+    }
+
+    fn of(culprit: Culprit, text: impl Into<String>) -> Damage {
+        Damage { text: text.into(), culprit: Some(culprit) }
+    }
+}
+
+/// A change to the directory, made once everything was read.
+#[derive(Debug)]
+enum Repair {
+    SetAside(String),
+    Remove(String),
+    Close { open: OpenName, used: usize, closed: ClosedName },
+}
+
+/// A successful attempt: what was read, and what is to be done about the files.
+struct Attempt {
+    snapshot: Option<(SnapshotName, LoadedSnapshot)>,
+    first_index: Index,
+    entries: Vec<Entry>,
+    repairs: Vec<Repair>,
+    notes: Vec<String>,
+}
+
+impl Attempt {
+    fn next_index(&self) -> Index {
+        Index(self.first_index.0 + self.entries.len() as u64)
+    }
+}
+
+/// Loads a directory; see the module.
+pub(super) fn load(dir: &mut LockedDirectory, recovery: AutoRecovery) -> Result<Loaded, Error> {
+    let refuse = |damage: Damage| Error::Load(damage.text);
+    let (fs, path) = (&*dir.fs, dir.path.as_path());
+    let listing = Listing::scan(fs, path).map_err(|e| Error::Load(describe("list", path, &e)))?;
+    let source = Source { fs, path };
+    let attempt = match source.attempt(&listing) {
+        Ok(attempt) => attempt,
+        Err(damage) if recovery == AutoRecovery::On => {
+            source.attempt_without(&listing, damage).map_err(refuse)?
+        }
+        Err(damage) => return Err(refuse(damage)),
+    };
+    let needs_term = check_terms(dir, &attempt)?;
+    source.repair(&attempt.repairs).map_err(Error::Load)?;
+    if let Some(term) = needs_term {
+        dir.metadata.write(&*dir.fs, &dir.path, term, None).map_err(|e| Error::Load(e.to_string()))?;
+    }
+    for note in &attempt.notes {
+        tracing::warn!("{note}");
+    }
+    Ok(Loaded {
+        term: dir.metadata.term,
+        voted_for: dir.metadata.voted_for,
+        snapshot: attempt.snapshot.map(|(_, snapshot)| snapshot),
+        first_index: attempt.first_index,
+        entries: attempt.entries,
+        notes: attempt.notes,
+    })
+}
+
+/// Refuses a log that is ahead of the metadata: a server that forgot its term could vote twice in one. Returns the
+/// term to write in the one case where there cannot have been a vote.
+fn check_terms(dir: &LockedDirectory, attempt: &Attempt) -> Result<Option<Term>, Error> {
+    let metadata = dir.metadata;
+    let snapshot_term = attempt.snapshot.as_ref().map(|(name, _)| name.term);
+    let highest =
+        attempt.entries.iter().map(|entry| entry.term).chain(snapshot_term).max().unwrap_or_default();
+    if highest <= metadata.term {
+        return Ok(None);
+    }
+    let only_a_configuration = attempt.snapshot.is_none()
+        && attempt.first_index == Index(1)
+        && matches!(&attempt.entries[..], [Entry { term: Term(1), kind: EntryKind::Change, .. }]);
+    if metadata.is_absent() && only_a_configuration {
+        return Ok(Some(Term(1)));
+    }
+    let found =
+        if metadata.is_absent() { "are missing".into() } else { format!("are at term {}", metadata.term) };
+    Err(Error::Load(format!(
+        "the log is at term {highest}, but metadata1 and metadata2 {found}: restore them, or remove this node from \
+         the cluster and let it join again with an empty directory"
+    )))
+}
+
+struct Source<'a> {
+    fs: &'a dyn Fs,
+    path: &'a Path,
+}
+
+/// An open segment in memory.
+struct Open {
+    name: OpenName,
+    segment: Option<Segment>,
+}
+
+impl Source<'_> {
+    fn file(&self, name: impl std::fmt::Display) -> PathBuf {
+        self.path.join(name.to_string())
+    }
+
+    fn attempt(&self, listing: &Listing) -> Result<Attempt, Damage> {
+        let snapshot = self.newest_snapshot(listing)?;
+        let mut repairs = Vec::new();
+        let mut notes = Vec::new();
+        let mut closed = drop_overlaps(&listing.closed, &mut repairs, &mut notes)?;
+        // Read early, because empty ones do not count; a fault surfaces in its turn.
+        let open: Vec<_> = listing.open.iter().map(|name| self.read_open(*name, &mut notes)).collect();
+        if let Some((name, _)) = &snapshot {
+            let has_open = open.iter().any(holds_entries);
+            select_closed(&mut closed, *name, has_open)?;
+        }
+        let first_index = match (closed.first(), &snapshot) {
+            (_, None) => Index(1),
+            (Some(closed), Some(_)) => closed.first,
+            (None, Some((name, _))) => name.index.next(),
+        };
+        let mut attempt = Attempt { snapshot, first_index, entries: Vec::new(), repairs, notes };
+        for (position, name) in closed.iter().enumerate() {
+            self.load_closed(*name, &mut attempt).map_err(|mut damage| {
+                damage.culprit = damage.culprit.filter(|_| position + 1 == closed.len());
+                damage
+            })?;
+        }
+        self.load_open(open, &mut attempt)?;
+        check_log(&attempt)?;
+        Ok(attempt)
+    }
+
+    /// A second attempt after damage that may be set aside: an open segment and all later ones, or the last closed
+    /// segment and all open ones.
+    fn attempt_without(&self, listing: &Listing, damage: Damage) -> Result<Attempt, Damage> {
+        let mut rest = listing.clone();
+        let mut aside: Vec<String> = Vec::new();
+        match damage.culprit {
+            None => return Err(damage),
+            Some(Culprit::Open(first)) => rest.open.retain(|open| *open < first),
+            Some(Culprit::Closed(name)) => {
+                rest.open.clear();
+                rest.closed.retain(|closed| *closed != name);
+                aside.push(name.to_string());
+            }
+        }
+        aside.extend(listing.open.iter().filter(|open| !rest.open.contains(open)).map(OpenName::to_string));
+        let Ok(mut attempt) = self.attempt(&rest) else { return Err(damage) };
+        attempt.notes.push(format!("set aside as corrupt: {}; {}", aside.join(", "), damage.text));
+        // The position of an open segment follows from the files before it: the last one goes first, so that none
+        // is ever taken for the continuation of another log.
+        attempt.repairs.splice(0..0, aside.into_iter().rev().map(Repair::SetAside));
+        Ok(attempt)
+    }
+
+    fn newest_snapshot(&self, listing: &Listing) -> Result<Option<(SnapshotName, LoadedSnapshot)>, Damage> {
+        let Some(name) = listing.snapshots.last().copied() else { return Ok(None) };
+        let (point, content) = snapshot::read(self.fs, self.path, name).map_err(Damage::fatal)?;
+        Ok(Some((name, LoadedSnapshot { point, content })))
+    }
+
+    fn read_segment(&self, name: impl std::fmt::Display) -> Result<Bytes, String> {
+        self.fs.read(&self.file(&name)).map(Bytes::from).map_err(|e| e.to_string())
+    }
+
+    fn load_closed(&self, name: ClosedName, attempt: &mut Attempt) -> Result<(), Damage> {
+        let next = attempt.next_index();
+        if name.first != next {
+            return Err(Damage::fatal(format!(
+                "unexpected closed segment {name}: first index should have been {next}"
+            )));
+        }
+        let context = |reason: &dyn std::fmt::Display| format!("load closed segment {name}: {reason}");
+        let corrupt = |reason: &dyn std::fmt::Display| Damage::of(Culprit::Closed(name), context(reason));
+        let bytes = self.read_segment(name).map_err(|e| Damage::fatal(context(&e)))?;
+        if bytes.is_empty() {
+            return Err(corrupt(&"file is empty"));
+        }
+        let format = Reader::new(bytes.clone())
+            .u64()
+            .map_err(|_| Damage::fatal(context(&format_args!("file has only {} bytes", bytes.len()))))?;
+        if format != FORMAT {
+            return Err(corrupt(&format_args!("unexpected format version {format}")));
+        }
+        let segment = Segment::parse(bytes);
+        match &segment.tail {
+            Tail::EndOfFile => {}
+            Tail::Zeros => {
+                let used = segment.used;
+                return Err(corrupt(&format_args!("zeros behind the last batch, from byte {used} on")));
+            }
+            Tail::Fault { batch, fault } => {
+                let text = fault_text(*batch, segment.used, fault);
+                return Err(if fault.is_checksum_or_count() {
+                    corrupt(&text)
+                } else {
+                    Damage::fatal(context(&text))
+                });
+            }
+        }
+        let expected = name.last.0 - name.first.0 + 1;
+        if segment.count() != expected {
+            let count = segment.count();
+            return Err(corrupt(&format_args!("found {count} entries, not the {expected} of its name")));
+        }
+        attempt.entries.extend(segment.into_entries());
+        Ok(())
+    }
+
+    /// Reads an open segment; without a segment if nothing was ever written to it.
+    fn read_open(&self, name: OpenName, notes: &mut Vec<String>) -> Result<Open, Damage> {
+        let context = |reason: &dyn std::fmt::Display| format!("load open segment {name}: {reason}");
+        let bytes = self.read_segment(name).map_err(|e| Damage::fatal(context(&e)))?;
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(Open { name, segment: None });
+        }
+        let Ok(format) = Reader::new(bytes.clone()).u64() else {
+            // Too short for a batch: its creation was cut off.
+            notes.push(format!("removed open segment {name}: file has only {} bytes", bytes.len()));
+            return Ok(Open { name, segment: None });
+        };
+        if format != FORMAT {
+            let text = context(&format_args!("unexpected format version {format}"));
+            return Err(Damage::of(Culprit::Open(name), text));
+        }
+        let segment = Segment::parse(bytes);
+        if let Tail::Fault { batch, fault } = &segment.tail {
+            let text = fault_text(*batch, segment.used, fault);
+            if fault.is_unknown_kind() {
+                return Err(Damage::fatal(context(&text)));
+            }
+            if let Some(offset) = segment.batch_behind_fault() {
+                return Err(Damage::fatal(context(&format_args!(
+                    "{text}, but a valid batch follows at byte {offset}: these entries were durable. Restore the \
+                     file, or remove this node from the cluster and let it join again with an empty directory"
+                ))));
+            }
+            notes.push(format!("dropped a torn write at the end of open segment {name}: {text}"));
+        }
+        Ok(Open { name, segment: Some(segment) })
+    }
+
+    fn load_open(&self, open: Vec<Result<Open, Damage>>, attempt: &mut Attempt) -> Result<(), Damage> {
+        let mut torn: Option<OpenName> = None;
+        for open in open {
+            let Open { name, segment } = open?;
+            let Some(segment) = segment else {
+                attempt.repairs.push(Repair::Remove(name.to_string()));
+                continue;
+            };
+            if let (Some(torn), true) = (torn, segment.count() > 0) {
+                return Err(Damage::fatal(format!(
+                    "load open segment {torn}: its last batch is damaged, but {name} continues the log: restore the \
+                     file, or remove this node from the cluster and let it join again with an empty directory"
+                )));
+            }
+            if matches!(segment.tail, Tail::Fault { .. }) {
+                torn = Some(name);
+            }
+            if segment.count() == 0 {
+                attempt.repairs.push(Repair::Remove(name.to_string()));
+                continue;
+            }
+            let first = attempt.next_index();
+            let closed = ClosedName { first, last: Index(first.0 + segment.count() - 1) };
+            attempt.repairs.push(Repair::Close { open: name, used: segment.used, closed });
+            attempt.entries.extend(segment.into_entries());
+        }
+        Ok(())
+    }
+
+    /// Changes the files. Each step is durable before the next, because the meaning of an open segment depends on
+    /// those before it.
+    fn repair(&self, repairs: &[Repair]) -> Result<(), String> {
+        let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        for repair in repairs {
+            let (name, done) = match repair {
+                Repair::SetAside(name) => {
+                    let aside = self.file(format!("corrupt-{now_ns}-{name}"));
+                    (name.clone(), self.fs.rename(&self.file(name), &aside))
+                }
+                Repair::Remove(name) => (name.clone(), self.fs.remove(&self.file(name))),
+                Repair::Close { open, used, closed } => (open.to_string(), self.close(*open, *used, *closed)),
+            };
+            done.and_then(|()| self.fs.sync_dir(self.path))
+                .map_err(|e| describe("repair", &self.file(name), &e))?;
+        }
+        Ok(())
+    }
+
+    fn close(&self, open: OpenName, used: usize, closed: ClosedName) -> io::Result<()> {
+        let path = self.file(open);
+        let file = self.fs.open(&path)?;
+        file.set_len(used as u64)?;
+        file.sync()?;
+        self.fs.rename(&path, &self.file(closed))
+    }
+}
+
+/// Whether an open segment counts as part of the log; one that cannot be read might be.
+fn holds_entries(open: &Result<Open, Damage>) -> bool {
+    match open {
+        Ok(open) => open.segment.as_ref().is_some_and(|segment| segment.count() > 0),
+        Err(_) => true,
+    }
+}
+
+fn fault_text(batch: usize, offset: usize, fault: &super::segment::BatchFault) -> String {
+    // The C library counts the byte from the start of the file, the batch from 1.
+    format!("entries batch {batch} starting at byte {offset}: {fault}")
+}
+
+/// Of two closed segments with the same first index the shorter one is the result of a truncation that was cut off
+/// before it removed the longer one. Segments behind the longer one are removed first by our writer; if there are
+/// any, nobody can tell whether they belong to the truncated log or were written later on top of it.
+fn drop_overlaps(
+    closed: &[ClosedName],
+    repairs: &mut Vec<Repair>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<ClosedName>, Damage> {
+    let mut kept: Vec<ClosedName> = Vec::with_capacity(closed.len());
+    for (position, name) in closed.iter().enumerate() {
+        // Sorted by first, then last index: the shorter one came just before.
+        let Some(shorter) = kept.last().filter(|last| last.first == name.first) else {
+            kept.push(*name);
+            continue;
+        };
+        if let Some(later) = closed[position..].iter().find(|later| later.first != name.first) {
+            return Err(Damage::fatal(format!(
+                "closed segments {shorter} and {name} both start at index {}, and {later} follows: it is not known \
+                 which of them are valid",
+                name.first
+            )));
+        }
+        notes.push(format!("removed closed segment {name}: it was truncated to {shorter}"));
+        repairs.push(Repair::Remove(name.to_string()));
+    }
+    Ok(kept)
+}
+
+/// Keeps the closed segments that belong to the log behind a snapshot. The others stay on disk, ignored.
+fn select_closed(closed: &mut Vec<ClosedName>, snapshot: SnapshotName, has_open: bool) -> Result<(), Damage> {
+    let Some(last) = closed.last() else { return Ok(()) };
+    if last.last < snapshot.index && !has_open {
+        closed.clear();
+        return Ok(());
+    }
+    let mut first = closed.len() - 1;
+    while first > 0 && closed[first - 1].last.next() == closed[first].first {
+        first -= 1;
+    }
+    closed.drain(..first);
+    if closed[0].first > snapshot.index.next() {
+        return Err(Damage::fatal(format!("closed segment {} is past last snapshot {snapshot}", closed[0])));
+    }
+    Ok(())
+}
+
+/// What must hold between snapshot and log.
+fn check_log(attempt: &Attempt) -> Result<(), Damage> {
+    let Some((name, _)) = &attempt.snapshot else {
+        return match attempt.entries.first() {
+            Some(entry) if entry.kind != EntryKind::Change => {
+                Err(Damage::fatal("the first entry of the log is not a configuration"))
+            }
+            _ => Ok(()),
+        };
+    };
+    let next = attempt.next_index();
+    if next <= name.index {
+        let last = next.0 - 1;
+        let snapshot = name.index;
+        return Err(Damage::fatal(format!(
+            "last entry on disk has index {last}, which is behind last snapshot's index {snapshot}"
+        )));
+    }
+    let at_snapshot = name.index.0.checked_sub(attempt.first_index.0).map(|position| position as usize);
+    match at_snapshot.and_then(|position| attempt.entries.get(position)) {
+        Some(entry) if entry.term != name.term => Err(Damage::fatal(format!(
+            "entry {} has term {}, but snapshot {name} was taken at another one: the log does not belong to it",
+            name.index, entry.term
+        ))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "load_test.rs"]
+mod tests;
