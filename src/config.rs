@@ -66,6 +66,14 @@ pub const BLOCK_SIZE_DEFAULT: usize = 4096;
 pub const BATCH_ENTRIES_MAX: u64 = 262_144;
 /// Largest encoded configuration in a snapshot's metadata file.
 pub const CONFIGURATION_SIZE_MAX: u64 = 1 << 20;
+/// Zero-filled open segments kept ready behind the one in use, as in C.
+pub const SPARE_SEGMENTS: usize = 2;
+/// Bytes of a spare segment that are filled before it looks again whether somebody waits for it.
+pub const SPARE_FILL_BYTES: usize = 1 << 20;
+/// Bytes of a snapshot that may wait for the disk at a time, so that its final sync does not hold up the log's.
+pub const SNAPSHOT_SYNC_BYTES: usize = 8 << 20;
+/// Snapshots kept, as in C: the newest, and the one before in case the newest turns out to be unreadable.
+pub const SNAPSHOTS_KEPT: usize = 2;
 /// Bytes waiting for the disk before new proposals have to wait.
 pub const DISK_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Longest data directory path in bytes, as in C.
