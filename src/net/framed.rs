@@ -1,7 +1,8 @@
 //! Incoming bytes of a client connection, cut into the version word and request frames.
 //!
-//! Memory follows what has arrived, never what a header announces: the buffer at most doubles. A session reads ahead
-//! while a request runs, to see an INTERRUPT or the end of the stream, and at most [`READ_AHEAD_MAX`] bytes then.
+//! Memory follows what has arrived, never what a header announces: the buffer at most doubles. A session
+//! reads ahead while a request runs, to see an INTERRUPT or the end of the stream, and at most
+//! [`READ_AHEAD_MAX`] bytes then.
 
 use std::io;
 
@@ -74,13 +75,14 @@ impl ReadBuffer {
         Ok(Some(Frame { header, body }))
     }
 
-    /// Waits for bytes of the next frame. To be called when [`ReadBuffer::next_frame`] has none; may be cancelled.
+    /// Waits for bytes of the next frame. To be called when [`ReadBuffer::next_frame`] has none; may be
+    /// cancelled.
     pub async fn fill(&mut self, stream: &Stream) -> io::Result<Fill> {
         self.read(stream, self.missing() + READ_SIZE).await
     }
 
-    /// Waits for bytes while a request runs: [`Fill::Full`] comes at once and means that there is no more to be
-    /// learned before the next frame is taken. May be cancelled.
+    /// Waits for bytes while a request runs: [`Fill::Full`] comes at once and means that there is no more to
+    /// be learned before the next frame is taken. May be cancelled.
     pub async fn fill_ahead(&mut self, stream: &Stream) -> io::Result<Fill> {
         match READ_AHEAD_MAX.saturating_sub(self.bytes.len()) {
             0 => Ok(Fill::Full),

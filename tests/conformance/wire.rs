@@ -1,12 +1,15 @@
 //! Conformance with the client protocol: connections that were recorded with C nodes, replayed against ours.
 //!
-//! One test plays all of them, one after another, each against a fresh node: they share an address, because LEADER
-//! and CLUSTER answer with it.
+//! One test plays all of them, one after another, each against a fresh node: they share an address, because
+//! LEADER and CLUSTER answer with it.
 //!
 //! The recordings can be played against any other library too, without our differences: set
-//! `WIRE_CONFORMANCE_HOST` to a program and `WIRE_CONFORMANCE_VERSION` to the recorded version to play, and run the
-//! ignored test. The program is called with node id, address, busy timeout in milliseconds and an empty directory; it
-//! starts a node, writes a line when it is up, and stops when its standard input ends.
+//! `WIRE_CONFORMANCE_HOST` to a program and `WIRE_CONFORMANCE_VERSION` to the recorded version to play, and
+//! run the ignored test. The program is called with node id, address, busy timeout in milliseconds and an
+//! empty directory; it starts a node, writes a line when it is up, and stops when its standard input ends.
+
+// A test reports a broken recording by panicking.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
