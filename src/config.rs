@@ -10,7 +10,7 @@ pub const COMPATIBLE_VERSION_NUMBER: i32 = 11806;
 pub const PAGE_SIZE: usize = 4096;
 
 /// Committed WAL frames after which a database is checkpointed.
-pub const CHECKPOINT_THRESHOLD_FRAMES: usize = 1000;
+pub const CHECKPOINT_THRESHOLD_FRAMES: u32 = 1000;
 
 /// Longest database name in bytes, without its NUL: SQLite's path limit in the C library is 512 with it.
 pub const DATABASE_NAME_MAX: usize = 511;
@@ -92,3 +92,5 @@ pub const HELD_ROWS_SIZE_MAX: usize = 16 << 20;
 pub const DUMP_CHUNK_PAGES: usize = 64;
 /// Transactions of all databases on their way to the Raft thread; each session waits for its own.
 pub const PROPOSALS_MAX: usize = 1024;
+/// Time between two checks that other sessions are run by somebody while a long statement occupies a worker.
+pub const HAND_OVER_INTERVAL_MS: u64 = 5;

@@ -1,14 +1,16 @@
 //! Keeps a long statement from holding up others: SQLite calls [`Budget::check`] every few thousand instructions.
 //!
-//! A statement runs on the client worker that read its request. Once it has run longer than its budget, the
-//! worker's other sessions are handed to another thread, and this one goes on in place, whatever it is doing. So
-//! nothing has to be restarted, and any number of long statements delays no short one.
+//! A statement runs on the client worker that read its request. When it has run longer than its budget, and now
+//! and then after that, the thread makes sure that somebody runs the other sessions: another worker that is free,
+//! or else a new thread, to which it gives up its place. The statement itself goes on where it is. So nothing has
+//! to be restarted, and any number of long statements delays no short one.
 
 use super::status::Status;
-use crate::config::{CLIENT_CHECK_INTERVAL_MS, STATEMENT_BUDGET_US};
+use crate::config::{CLIENT_CHECK_INTERVAL_MS, HAND_OVER_INTERVAL_MS, STATEMENT_BUDGET_US};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// What the client did while its statement was running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,20 +32,32 @@ pub struct Budget {
 }
 
 struct State {
-    /// When the statement was started, or when the thread last looked at the client.
-    since: Instant,
-    handed_over: bool,
+    /// When the thread has to look after the other sessions.
+    next_hand_over: Instant,
+    /// When it has to look at the client.
+    next_look: Instant,
 }
+
+impl State {
+    fn starting() -> State {
+        let now = Instant::now();
+        let budget = Duration::from_micros(STATEMENT_BUDGET_US);
+        State { next_hand_over: now + budget, next_look: now + LOOK_INTERVAL }
+    }
+}
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(CLIENT_CHECK_INTERVAL_MS);
+const HAND_OVER_INTERVAL: Duration = Duration::from_millis(HAND_OVER_INTERVAL_MS);
 
 impl Budget {
     /// Checks on the client through `watch`.
     pub fn new(status: Arc<Status>, watch: ClientWatch) -> Budget {
-        Budget { state: Mutex::new(State { since: Instant::now(), handed_over: false }), status, watch }
+        Budget { state: Mutex::new(State::starting()), status, watch }
     }
 
     /// A statement begins to run, or goes on after its client took what there was.
     pub fn restart(&self) {
-        *self.state.lock() = State { since: Instant::now(), handed_over: false };
+        *self.state.lock() = State::starting();
     }
 
     /// True if the statement must be interrupted. Called from within SQLite, between two of its instructions.
@@ -51,33 +65,39 @@ impl Budget {
         if self.status.is_stopping() {
             return true;
         }
+        let now = Instant::now();
         let mut state = self.state.lock();
-        let elapsed = state.since.elapsed();
-        if !state.handed_over {
-            if elapsed < Duration::from_micros(STATEMENT_BUDGET_US) {
-                return false;
-            }
-            state.handed_over = true;
+        if now >= state.next_hand_over {
+            state.next_hand_over = now + HAND_OVER_INTERVAL;
+            drop(state);
             hand_over_worker();
+            state = self.state.lock();
+        }
+        if now < state.next_look {
             return false;
         }
-        if elapsed < Duration::from_millis(CLIENT_CHECK_INTERVAL_MS) {
-            return false;
-        }
-        state.since = Instant::now();
+        state.next_look = now + LOOK_INTERVAL;
         drop(state);
         (self.watch)() == Verdict::Stop
     }
 }
 
-/// Lets another thread run the sessions of this worker. `block_in_place` moves them before it runs its closure
-/// and never takes them back while this thread is busy, so an empty closure is enough.
+/// Makes sure that the sessions of this worker are run by somebody while its thread is busy.
+///
+/// `block_in_place` offers the place of this thread to a new one, and takes it back at the end if the new thread has
+/// not come for it. Waiting for a task of the runtime to run in between tells that either it has, or another worker
+/// has time for such tasks.
 fn hand_over_worker() {
-    if tokio::runtime::Handle::try_current()
-        .is_ok_and(|h| h.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread)
-    {
-        tokio::task::block_in_place(|| {});
+    let Ok(runtime) = Handle::try_current() else { return };
+    if runtime.runtime_flavor() != RuntimeFlavor::MultiThread {
+        return;
     }
+    let (ran, seen) = mpsc::sync_channel::<()>(1);
+    runtime.spawn(async move { drop(ran) });
+    tokio::task::block_in_place(|| {
+        // Ends with "disconnected" when the task has run; a time-out only means that there is much to do.
+        let _ = seen.recv_timeout(HAND_OVER_INTERVAL);
+    });
 }
 
 #[cfg(test)]

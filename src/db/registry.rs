@@ -117,8 +117,11 @@ struct Entry {
 }
 
 impl Registry {
-    /// No databases yet.
+    /// No databases: those that a failed start left in the VFS are dropped.
     pub fn new(vfs: Arc<Vfs>, status: Arc<Status>) -> Registry {
+        for left in vfs.databases() {
+            vfs.remove_database(left.name());
+        }
         Registry { vfs, databases: Mutex::default(), status }
     }
 

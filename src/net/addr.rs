@@ -7,9 +7,9 @@
 //! | `127.1:9001` | short form: the last number fills the remaining bytes, so 127.0.0.1 |
 //! | `@name`, `@` | abstract Unix socket; without a name the kernel chooses one |
 //!
-//! All of these mean the same in C. C also takes some that can only be mistakes, which are refused here: ports
-//! above 65535 (it wraps them), an absent port after the colon (it takes 0), blanks, octal and hexadecimal numbers,
-//! and a number without a dot (an IPv4 address to it).
+//! All of these mean the same in C. C also takes some that can only be mistakes, which are refused here:
+//! ports above 65535 (it wraps them), an absent port after the colon (it takes 0), blanks, octal and
+//! hexadecimal numbers, and a number without a dot (an IPv4 address to it).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,7 +1,8 @@
 //! Incoming bytes of a client connection, cut into the version word and request frames.
 //!
-//! Memory follows what has arrived, never what a header announces: the buffer at most doubles. A session reads ahead
-//! while a request runs, to see an INTERRUPT or the end of the stream, and at most [`READ_AHEAD_MAX`] bytes then.
+//! Memory follows what has arrived, never what a header announces: the buffer at most doubles. A session
+//! reads ahead while a request runs, to see an INTERRUPT or the end of the stream, and at most
+//! [`READ_AHEAD_MAX`] bytes then.
 
 use std::io;
 

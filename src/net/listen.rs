@@ -1,7 +1,8 @@
-//! Listening sockets: bound when the address is set, listening when the node starts, accepting on a client worker.
+//! Listening sockets: bound when the address is set, listening when the node starts, accepting on a client
+//! worker.
 //!
-//! Two nodes may bind the same TCP address, for SO_REUSEADDR allows it while nobody listens; the second one then
-//! fails to listen, at its start.
+//! Two nodes may bind the same TCP address, for SO_REUSEADDR allows it while nobody listens; the second one
+//! then fails to listen, at its start.
 
 use std::io;
 use std::net::SocketAddr;
@@ -84,8 +85,8 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Waits for the next connection. A shortage of descriptors or memory is logged once and waited out, because a
-    /// node that stops accepting for good would look dead.
+    /// Waits for the next connection. A shortage of descriptors or memory is logged once and waited out,
+    /// because a node that stops accepting for good would look dead.
     pub async fn accept(&self) -> Stream {
         let mut delay_ms = ACCEPT_RETRY_MIN_MS;
         loop {
@@ -117,8 +118,8 @@ impl Listener {
     }
 }
 
-/// Prepares an accepted connection; false if the peer is another process on a Unix socket, which embedders count on
-/// being kept out.
+/// Prepares an accepted connection; false if the peer is another process on a Unix socket, which embedders
+/// count on being kept out.
 fn admit(stream: &Stream) -> io::Result<bool> {
     match stream {
         // A ROWS frame must not wait for the acknowledgement of the one before it.

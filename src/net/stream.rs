@@ -1,8 +1,8 @@
-//! A connected stream socket, TCP or Unix. Owned by the task that serves it; all calls are on `&self`, so that one
-//! task can write an answer and watch for incoming bytes at the same time.
+//! A connected stream socket, TCP or Unix. Owned by the task that serves it; all calls are on `&self`, so
+//! that one task can write an answer and watch for incoming bytes at the same time.
 //!
-//! Writes never raise SIGPIPE: we are a library, and the host may not ignore it. The standard library's writes do
-//! raise it on Unix sockets, hence `send` with MSG_NOSIGNAL.
+//! Writes never raise SIGPIPE: we are a library, and the host may not ignore it. The standard library's
+//! writes do raise it on Unix sockets, hence `send` with MSG_NOSIGNAL.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -30,7 +30,8 @@ impl Stream {
         }
     }
 
-    /// Appends what has arrived to `buffer`, as far as it has room, without waiting; 0 is the end of the stream.
+    /// Appends what has arrived to `buffer`, as far as it has room, without waiting; 0 is the end of the
+    /// stream.
     pub fn try_read<B: BufMut>(&self, buffer: &mut B) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.try_read_buf(buffer),

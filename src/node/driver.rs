@@ -258,7 +258,7 @@ impl Driver {
 
     fn accept(&mut self, token: Token, index: Index, term: Term) {
         let Some(proposal) = self.proposing.take() else { return };
-        let Proposal { database, transaction, done, command: _ } = proposal;
+        let Proposal { database, transaction, done, .. } = proposal;
         self.pending.push_back(Pending { token, index, term, database, transaction, done });
     }
 
@@ -284,7 +284,6 @@ impl Driver {
             }
             self.applied = index;
         }
-        self.membership.set_applied(self.applied);
         // Reported to the core as one event, after its present answers have been carried out.
         self.step_after_commit()
     }

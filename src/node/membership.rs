@@ -1,14 +1,12 @@
-//! What the gateway answers about the cluster: configuration, leader and progress, published by the Raft thread.
+//! What the gateway answers about the cluster: configuration and leader, published by the Raft thread.
 
-use crate::raft::{Configuration, Index, Role, Server, ServerId};
+use crate::raft::{Configuration, Role, Server, ServerId};
 use parking_lot::RwLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Written by the Raft thread, read by every session.
 pub struct Membership {
     id: ServerId,
     view: RwLock<View>,
-    applied: AtomicU64,
 }
 
 #[derive(Default)]
@@ -20,7 +18,7 @@ struct View {
 impl Membership {
     /// Of the server `id`; knows nobody yet.
     pub fn new(id: ServerId) -> Membership {
-        Membership { id, view: RwLock::default(), applied: AtomicU64::new(0) }
+        Membership { id, view: RwLock::default() }
     }
 
     /// The configuration in force, in order.
@@ -36,11 +34,6 @@ impl Membership {
         find(view.leader?).cloned()
     }
 
-    /// Highest applied index.
-    pub fn applied(&self) -> Index {
-        Index(self.applied.load(Ordering::Acquire))
-    }
-
     /// See [`Membership::servers`].
     pub fn set_configuration(&self, configuration: Configuration) {
         self.view.write().configuration = configuration;
@@ -49,10 +42,5 @@ impl Membership {
     /// See [`Membership::leader`].
     pub fn set_leader(&self, leader: Option<ServerId>) {
         self.view.write().leader = leader;
-    }
-
-    /// See [`Membership::applied`].
-    pub fn set_applied(&self, index: Index) {
-        self.applied.store(index.0, Ordering::Release);
     }
 }

@@ -17,7 +17,7 @@ use crate::config;
 use crate::db::{Proposal, Registry};
 use crate::net::listen::{BoundSocket, Listener};
 use crate::raft::{Configuration, Options, Raft, Role, Server, Start};
-use crate::store::{self, DirectoryLock, Loaded, Store};
+use crate::store::{self, Loaded, LockedDirectory, Store};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -34,7 +34,6 @@ pub struct Running {
     stop_raft: oneshot::Sender<()>,
     registry: Arc<Registry>,
     fence: Arc<Fence>,
-    lock: DirectoryLock,
 }
 
 impl Running {
@@ -55,7 +54,6 @@ impl Running {
         for note in &loaded.notes {
             tracing::warn!(note, "data directory repaired");
         }
-        node.vfs.clear();
         let registry = Arc::new(Registry::new(node.vfs.clone(), node.status.clone()));
         let membership = Arc::new(Membership::new(node.id));
         let fence = Arc::new(Fence::default());
@@ -63,10 +61,10 @@ impl Running {
         let shared =
             Shared { registry: registry.clone(), membership: membership.clone(), proposals };
         let (raft, stop_raft) =
-            start_raft(node, settings, loaded, &registry, &membership, &fence, proposals_in)?;
+            start_raft(node, settings, directory, loaded, &registry, &membership, &fence, proposals_in)?;
         let (stop_accepting, stopped) = oneshot::channel();
         let accepting = clients.spawn(accept_clients(listener, shared, stopped));
-        Ok(Running { clients, stop_accepting, accepting, raft, stop_raft, registry, fence, lock })
+        Ok(Running { clients, stop_accepting, accepting, raft, stop_raft, registry, fence })
     }
 
     /// Ends sessions first, so that nobody writes when the log is closed.
@@ -89,7 +87,6 @@ impl Running {
         if self.raft.join().is_err() {
             self.fence.raise("internal error on thread dqlite/raft".into());
         }
-        drop(self.lock);
         match self.fence.reason() {
             None => Ok(()),
             Some(reason) => Err(Error::failed(format!("the node had stopped by itself: {reason}"))),
@@ -101,6 +98,7 @@ impl Running {
 fn start_raft(
     node: &Node,
     settings: &Settings,
+    directory: LockedDirectory,
     loaded: Loaded,
     registry: &Arc<Registry>,
     membership: &Arc<Membership>,
@@ -114,7 +112,7 @@ fn start_raft(
         block_size: settings.block_size.unwrap_or(config::BLOCK_SIZE_DEFAULT),
         ..store::StoreOptions::default()
     };
-    let store = Store::start(&node.directory, &loaded, options, report)?;
+    let store = Store::start(directory, &loaded, options, report)?;
     let core = Raft::new(core_options(node, settings), seed());
     let (stop_raft, stop) = oneshot::channel();
     let parts = Parts {
@@ -174,6 +172,13 @@ fn raft_thread(parts: Parts, loaded: Loaded, ready: oneshot::Sender<Result<(), E
     if ready.send(Ok(())).is_ok() {
         runtime.block_on(driver.run());
     }
+}
+
+/// For the randomness of elections; a node that cannot have any starts all the same.
+fn seed() -> u64 {
+    let mut seed = [0; 8];
+    let filled = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
+    if filled.is_err() { std::process::id().into() } else { u64::from_le_bytes(seed) }
 }
 
 fn core_options(node: &Node, settings: &Settings) -> Options {

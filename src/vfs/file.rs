@@ -177,7 +177,11 @@ unsafe extern "C" fn main_size(file: *mut ffi::sqlite3_file, size: *mut i64) -> 
     })
 }
 
-unsafe extern "C" fn main_control(file: *mut ffi::sqlite3_file, operation: c_int, argument: *mut c_void) -> c_int {
+unsafe extern "C" fn main_control(
+    file: *mut ffi::sqlite3_file,
+    operation: c_int,
+    argument: *mut c_void,
+) -> c_int {
     // SAFETY: SQLite passes an open file of ours.
     let handle = unsafe { main(file) };
     guarded(&handle.database.fault, ffi::SQLITE_IOERR, || match operation {

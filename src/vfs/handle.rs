@@ -24,7 +24,7 @@ const DELETE_MUST_BE_ALONE: &str =
 pub(super) struct MainHandle {
     pub(super) database: Arc<Database>,
     /// Keeps the `sqlite3_vfs` alive that SQLite opened this file through.
-    pub(super) registration: Arc<Registration>,
+    _registration: Arc<Registration>,
     state: Mutex<HandleState>,
 }
 
@@ -55,7 +55,7 @@ impl MainHandle {
             undecided: false,
             mapping: None,
         };
-        MainHandle { database, registration, state: Mutex::new(state) }
+        MainHandle { database, _registration: registration, state: Mutex::new(state) }
     }
 
     /// Shows a view, with the right to write exactly if it is the speculative one. Not inside a transaction.

@@ -64,7 +64,11 @@ impl LockTable {
     }
 
     fn for_each(&mut self, mask: LockMask, change: impl Fn(&mut i32)) {
-        self.0.iter_mut().enumerate().filter(|(i, _)| mask & (1 << i) != 0).for_each(|(_, slot)| change(slot));
+        self.0
+            .iter_mut()
+            .enumerate()
+            .filter(|(i, _)| mask & (1 << i) != 0)
+            .for_each(|(_, slot)| change(slot));
     }
 }
 

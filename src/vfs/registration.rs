@@ -328,7 +328,9 @@ mod tests {
 
     #[test]
     fn every_name_comes_back_and_none_has_a_meaning_to_sqlite() {
-        for name in [&b"test.db"[..], b"", b":memory:", b"file:x?mode=ro", b"./x", b"././x", b"x-wal", b"\xff"] {
+        for name in
+            [&b"test.db"[..], b"", b":memory:", b"file:x?mode=ro", b"./x", b"././x", b"x-wal", b"\xff"]
+        {
             let encoded = file_name(name).unwrap();
             assert_eq!(database_name(&encoded), name);
             let bytes = encoded.to_bytes();

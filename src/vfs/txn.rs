@@ -96,7 +96,11 @@ impl Database {
             oldest => return Err(Error::NotOldest { expected: oldest.map(|s| s.id), given: id }),
         }
         let Some(oldest) = state.pipeline.pop_front() else { return Ok(()) };
-        assert_eq!(oldest.first, state.committed + 1, "a published transaction must follow the committed frames");
+        assert_eq!(
+            oldest.first,
+            state.committed + 1,
+            "a published transaction must follow the committed frames"
+        );
         state.index.publish_entries(oldest.first, oldest.last);
         state.index.set_header(View::Committed, &oldest.header);
         state.committed = oldest.last;

@@ -144,9 +144,10 @@ impl Wal {
             {
                 let mut header = [0; FRAME_HEADER_SIZE];
                 header.copy_from_slice(bytes);
+                let count = self.frames.len();
                 match self.frames.get_mut(slot) {
                     Some(frame) => frame.header = header,
-                    None if slot == self.frames.len() => {
+                    None if slot == count => {
                         self.frames.push(Frame { header, page: super::pages::zeros() });
                     }
                     None => return Err(self.bad_access(bytes.len(), offset)),

@@ -13,11 +13,12 @@
 //!  9 QUERY_SQL  u64 db, text sql [, tuple]       19 WEIGHT     u64 weight
 //! ```
 //!
-//! Words after these are ignored. Requests 4, 5, 6, 8 and 9 exist in schemas 0 and 1, CONNECT is taken with any
-//! schema, the others exist in schema 0 only. HEARTBEAT was retired before 1.18 and is an unknown type there.
+//! Words after these are ignored. Requests 4, 5, 6, 8 and 9 exist in schemas 0 and 1, CONNECT is taken with
+//! any schema, the others exist in schema 0 only. HEARTBEAT was retired before 1.18 and is an unknown type
+//! there.
 //!
-//! Checks come in C's order: type, schema, body, tuple header. What needs state (leadership, database, statement,
-//! formats) is the gateway's.
+//! Checks come in C's order: type, schema, body, tuple header. What needs state (leadership, database,
+//! statement, formats) is the gateway's.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

@@ -274,3 +274,19 @@ fn recorded_requests_are_understood_and_reproduced() {
         assert_eq!(encode(&decode(text)), hex(text));
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn random_bodies_never_panic(
+        kind in 0u8..24,
+        schema in 0u8..3,
+        words in proptest::collection::vec(proptest::array::uniform8(0u8..12), 0..15),
+    ) {
+        let body: Vec<u8> = words.concat();
+        let header = Header { words: (body.len() / 8) as u32, kind, schema, extra: 0 };
+        if let Ok(request) = Request::decode(header, body.into()) {
+            let mut out = BytesMut::new();
+            request.encode(&mut out).unwrap();
+        }
+    }
+}

@@ -218,8 +218,8 @@ pub fn metadata(out: &mut BytesMut, failure_domain: u64, weight: u64) {
     });
 }
 
-/// The beginning of FILES: the header, which counts everything that follows, and the number of files. After it
-/// come, for each file, [`file_head`] and its contents, which the caller writes as it has them.
+/// The beginning of FILES: the header, which counts everything that follows, and the number of files. After
+/// it come, for each file, [`file_head`] and its contents, which the caller writes as it has them.
 pub fn files_head(out: &mut BytesMut, files: &[FileEntry<'_>]) -> Result<(), TooLarge> {
     let mut body = 8u64;
     for file in files {
@@ -303,7 +303,8 @@ pub enum ResponseError {
 }
 
 impl Response {
-    /// Decodes the frame with this header and body. `format` is the one that was asked for, if this is SERVERS.
+    /// Decodes the frame with this header and body. `format` is the one that was asked for, if this is
+    /// SERVERS.
     pub fn decode(header: Header, body: Bytes, format: ClusterFormat) -> Result<Response, ResponseError> {
         let kind =
             ResponseType::from_u8(header.kind).ok_or(ResponseError::UnknownType { kind: header.kind })?;

@@ -194,3 +194,14 @@ fn an_unknown_response_type_is_an_error() {
     let error = Response::decode(header, vec![0; 8].into(), ClusterFormat::V1).unwrap_err();
     assert_eq!(error, ResponseError::UnknownType { kind: 11 });
 }
+
+proptest::proptest! {
+    #[test]
+    fn random_bodies_never_panic(kind in 0u8..12, body in proptest::collection::vec(0u8..12, 0..120)) {
+        let header = Header { words: (body.len() / 8) as u32, kind, schema: 0, extra: 0 };
+        if let Ok(Response::Rows(mut rows)) = Response::decode(header, body.into(), ClusterFormat::V1) {
+            let mut row = Vec::new();
+            while let Ok(super::super::rows::RowsStep::Row) = rows.step(&mut row) {}
+        }
+    }
+}

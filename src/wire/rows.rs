@@ -6,10 +6,10 @@
 //! u64 ff..ff: the result is complete ("done")   or   u64 ee..ee: another frame follows ("part")
 //! ```
 //!
-//! A row is never split. A frame ends as "part" once it has reached [`ROWS_FRAME_SIZE`] bytes, header included,
-//! and holds a row: the size is checked before each step, so a result that ends exactly there takes one more frame,
-//! without rows. Clients compare these bytes. (C checks the size alone and so sends empty frames for ever when
-//! the names fill one.)
+//! A row is never split. A frame ends as "part" once it has reached [`ROWS_FRAME_SIZE`] bytes, header
+//! included, and holds a row: the size is checked before each step, so a result that ends exactly there takes
+//! one more frame, without rows. Clients compare these bytes. (C checks the size alone and so sends empty
+//! frames for ever when the names fill one.)
 
 use bytes::{BufMut, Bytes, BytesMut};
 

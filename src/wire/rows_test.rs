@@ -16,6 +16,7 @@ fn result_of(rows: i64, name: &str) -> Vec<Bytes> {
                 None => break RowsEnd::Done,
             }
         };
+        assert!(frames.len() < 100, "the result does not end");
         frames.push(frame.finish(end).unwrap().freeze());
         if end == RowsEnd::Done {
             return frames;

@@ -4,7 +4,7 @@
 //! parameters   schema 0: u8 count  |  schema 1: u32 count
 //!              count x u8 type code, zeros up to a whole word
 //!              count x value
-//! row          columns x 4-bit type code, the even column in the low half of its byte, zeros up to a whole word
+//! row          columns x 4-bit type code, even ones in the low half of a byte, zeros up to a word
 //!              columns x value
 //! value        INTEGER 1, UNIXTIME 9    i64
 //!              FLOAT 2                  f64
@@ -27,8 +27,8 @@ const UNIX_TIME: u8 = 9;
 const ISO8601: u8 = 10;
 const BOOLEAN: u8 = 11;
 
-/// A value of a parameter or of a row. `B` holds the bytes: a slice of SQLite's when encoding, [`Bytes`] of the
-/// frame when decoding.
+/// A value of a parameter or of a row. `B` holds the bytes: a slice of SQLite's when encoding, [`Bytes`] of
+/// the frame when decoding.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value<B> {
     /// An integer.

@@ -1,8 +1,8 @@
 //! Replays recorded client connections against a node and compares every byte it answers.
 //!
-//! A transcript is one file of `wire/`, described by the README there. Connections are opened when they are first
-//! named; steps are played in order. What the node may do otherwise than the recorded one is passed in as
-//! [`Difference`]s; anything else is a [`Mismatch`].
+//! A transcript is one file of `wire/`, described by the README there. Connections are opened when they are
+//! first named; steps are played in order. What the node may do otherwise than the recorded one is passed in
+//! as [`Difference`]s; anything else is a [`Mismatch`].
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};

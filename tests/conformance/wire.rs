@@ -1,23 +1,29 @@
 //! Conformance with the client protocol: connections that were recorded with C nodes, replayed against ours.
 //!
-//! One test plays all of them, one after another, each against a fresh node: they share an address, because LEADER
-//! and CLUSTER answer with it.
+//! One test plays all of them, one after another, each against a fresh node: they share an address, because
+//! LEADER and CLUSTER answer with it.
 //!
 //! The recordings can be played against any other library too, without our differences: set
-//! `WIRE_CONFORMANCE_HOST` to a program and `WIRE_CONFORMANCE_VERSION` to the recorded version to play, and run the
-//! ignored test. The program is called with node id, address, busy timeout in milliseconds and an empty directory; it
-//! starts a node, writes a line when it is up, and stops when its standard input ends.
+//! `WIRE_CONFORMANCE_HOST` to a program and `WIRE_CONFORMANCE_VERSION` to the recorded version to play, and
+//! run the ignored test. The program is called with node id, address, busy timeout in milliseconds and an
+//! empty directory; it starts a node, writes a line when it is up, and stops when its standard input ends.
+
+// A test reports a broken recording by panicking.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use dqlite::node::Node;
+use dqlite::wire::response::ClusterFormat;
 use replay::{Difference, Fixture, Instead, NodeSetup, Op, replay};
 use tempfile::TempDir;
 use wire_differences::{DIFFERENCES, NEVER_THE_SAME, NotReplayed, SUPERSEDED_BY_1_18_6, THREE_NODES};
 
+mod recode;
 mod replay;
 mod wire_differences;
 
@@ -155,6 +161,52 @@ fn a_transcript_whose_node_died_has_a_difference_or_a_good_answer() {
         let differs = DIFFERENCES.iter().any(|difference| difference.case == fixture.case);
         let ends_well = fixture.steps.last().is_some_and(|step| step.op == Op::Recv);
         assert!(differs || ends_well, "{} records a crash", fixture.case);
+    }
+}
+
+/// The transcripts but for those with one of these prefixes, each of which must be one.
+fn fixtures_except(prefixes: &[&str]) -> Vec<Fixture> {
+    let fixtures = fixtures();
+    for prefix in prefixes {
+        assert!(fixtures.iter().any(|fixture| fixture.case.starts_with(prefix)), "no transcript {prefix}");
+    }
+    let excepted = |fixture: &Fixture| prefixes.iter().any(|prefix| fixture.case.starts_with(prefix));
+    fixtures.into_iter().filter(|fixture| !excepted(fixture)).collect()
+}
+
+#[test]
+fn recorded_requests_are_reproduced_by_our_encoder() {
+    // What our client would not send: broken and unknown requests, a tuple of no parameters, dirty padding.
+    let fixtures = fixtures_except(&[
+        "exec-bad-schema",
+        "prepare-bad-schema",
+        "heartbeat",
+        "malformed-",
+        "unknown-request-type",
+        "params-count-zero",
+        "query-prepared-v0",
+        "text-padding-garbage",
+    ]);
+    for fixture in &fixtures {
+        for (header, body) in recode::requests(fixture) {
+            let sent = Bytes::from([&header.encode()[..], &body].concat());
+            assert_eq!(recode::request(header, body), Ok(sent), "{}", fixture.case);
+        }
+    }
+}
+
+#[test]
+fn recorded_responses_are_reproduced_by_our_encoder() {
+    // What our node would not answer, see the differences; and stale bytes in the padding of a blob.
+    let fixtures = fixtures_except(&["rows-error-", "rows-header-over-page", "params-all-types-v0"]);
+    for fixture in &fixtures {
+        for step in fixture.steps.iter().filter(|step| step.op == Op::Recv) {
+            // A transcript does not say which format was asked for.
+            let ours =
+                [ClusterFormat::V0, ClusterFormat::V1].map(|format| recode::response(&step.bytes, format));
+            let reproduced = ours.iter().any(|ours| ours.as_ref().is_ok_and(|ours| *ours == step.bytes));
+            assert!(reproduced, "{}: {:?} became {ours:?}", fixture.case, step.bytes);
+        }
     }
 }
 

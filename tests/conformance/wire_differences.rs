@@ -1,4 +1,5 @@
-//! Where we answer otherwise than the recorded C nodes, and which transcripts are not replayed, each with its reason.
+//! Where we answer otherwise than the recorded C nodes, and which transcripts are not replayed, each with its
+//! reason.
 //!
 //! "R n" is recommendation n of the wire protocol specification: crashes and hangs are not reproduced, and
 //! answers that no client can rely on are made right.
