@@ -110,6 +110,9 @@ fn every_sound_directory_replays_to_the_rows_the_c_library_had() {
         let manifest = std::fs::read(fixture.join("manifest.json")).unwrap();
         let manifest: Json = serde_json::from_slice(&manifest).unwrap();
         let Some(databases) = manifest["sql_after_replay"].as_object() else { continue };
+        if databases.contains_key("error") {
+            continue;
+        }
         let directory = unpack(&fixture);
         let registry = replay(directory.path());
         for (database, expected) in databases {
