@@ -22,6 +22,8 @@ mod queue;
 mod segment;
 mod snapshot;
 mod snapshot_writer;
+#[cfg(test)]
+mod test_fs;
 mod truncate;
 mod writer;
 

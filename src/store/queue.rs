@@ -29,10 +29,32 @@ pub(super) enum Request {
     },
 }
 
+/// Whether requests may be put in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Access {
+    #[default]
+    Open,
+    /// No, but those inside are served.
+    Closed,
+    /// No, and those inside were dropped.
+    Abandoned,
+}
+
 #[derive(Default)]
 struct State {
     requests: Vec<Request>,
-    closed: bool,
+    access: Access,
+}
+
+/// What came of waiting for requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// There were some.
+    Requests,
+    /// There will be none: the node stops.
+    End,
+    /// There will be none, and the directory is to be left as it is.
+    Abandoned,
 }
 
 /// The queue.
@@ -52,7 +74,7 @@ impl Queue {
     /// Adds a request, unless the queue is closed.
     pub(super) fn push(&self, request: Request) -> Result<(), Error> {
         let mut state = self.state.lock();
-        if state.closed {
+        if state.access != Access::Open {
             return Err(Error::Closed);
         }
         if let Request::Append { entries, .. } = &request {
@@ -67,17 +89,18 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for requests and moves all of them to `out`, which must be empty. False: closed and empty.
-    pub(super) fn take(&self, out: &mut Vec<Request>) -> bool {
+    /// Waits for requests and moves all of them to `out`, which must be empty.
+    pub(super) fn take(&self, out: &mut Vec<Request>) -> Taken {
         let mut state = self.state.lock();
         while state.requests.is_empty() {
-            if state.closed {
-                return false;
+            match state.access {
+                Access::Open => self.filled.wait(&mut state),
+                Access::Closed => return Taken::End,
+                Access::Abandoned => return Taken::Abandoned,
             }
-            self.filled.wait(&mut state);
         }
         std::mem::swap(&mut state.requests, out);
-        true
+        Taken::Requests
     }
 
     /// Bytes of entries that are not durable yet.
@@ -92,14 +115,14 @@ impl Queue {
 
     /// Takes no more requests; those inside are still served.
     pub(super) fn close(&self) {
-        self.state.lock().closed = true;
+        self.state.lock().access = Access::Closed;
         self.filled.notify_one();
     }
 
     /// Takes no more requests, and drops those inside.
     pub(super) fn abandon(&self) {
         let mut state = self.state.lock();
-        state.closed = true;
+        state.access = Access::Abandoned;
         state.requests.clear();
         drop(state);
         self.filled.notify_one();

@@ -21,7 +21,7 @@ use super::fs::Fs;
 use super::list::ClosedName;
 use super::metadata::Metadata;
 use super::prepare::{Close, Segments, Spare};
-use super::queue::{Queue, Request, queued_size};
+use super::queue::{Queue, Request, Taken, queued_size};
 use super::segment::{BATCH_HEADER_SIZE, FORMAT, HEADER_SIZE, encode_batch, entry_size};
 use super::truncate::truncate;
 use super::{Event, OnEvent};
@@ -112,14 +112,18 @@ impl Writer {
 
     fn serve_all(&mut self) -> Result<(), Error> {
         let mut requests = Vec::new();
-        while self.queue.take(&mut requests) {
+        loop {
+            match self.queue.take(&mut requests) {
+                Taken::Requests => {}
+                Taken::End => return self.finish(),
+                Taken::Abandoned => return Ok(()),
+            }
             for request in requests.drain(..) {
                 self.serve(request)?;
             }
             self.flush()?;
             self.segments.failure().map_or(Ok(()), Err)?;
         }
-        self.finish()
     }
 
     fn serve(&mut self, request: Request) -> Result<(), Error> {
