@@ -60,6 +60,12 @@ impl TestFs {
         self.shared.0.lock().hook = Some(Box::new(hook));
     }
 
+    /// A copy of a directory between two operations.
+    pub(super) fn image(&self, dir: &Path) -> tempfile::TempDir {
+        let _state = self.shared.0.lock();
+        image(dir)
+    }
+
     pub(super) fn operations(&self) -> Vec<String> {
         self.shared.0.lock().operations.clone()
     }
@@ -155,7 +161,7 @@ impl File for TestFile {
     }
 }
 
-/// A copy of a directory as it is, for loading.
+/// A copy of a directory that nobody changes meanwhile: from a hook, or without a store.
 pub(super) fn image(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(dir).unwrap() {
