@@ -3,6 +3,8 @@
 //! `tests/conformance/datadir/NAME/` holds `data.tar.zst` and `manifest.json`: an independent parse of the directory
 //! (`expected`) and what both C releases did with it (`observed`).
 
+#![allow(clippy::unwrap_used)]
+
 use dqlite::raft::{Configuration, Entry, EntryKind, Role};
 use dqlite::store::{AutoRecovery, Directory, Error, Loaded, LoadedSnapshot};
 use serde_json::Value;

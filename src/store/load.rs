@@ -25,7 +25,7 @@ use super::directory::LockedDirectory;
 use super::error::{Error, describe};
 use super::fs::Fs;
 use super::list::{ClosedName, Listing, OpenName, SnapshotName};
-use super::segment::{FORMAT, HEADER_SIZE, Segment, Tail};
+use super::segment::{FORMAT, Segment, Tail};
 use super::snapshot;
 use crate::codec::Reader;
 use crate::raft::{Entry, EntryKind, Index, ServerId, SnapshotPoint, Term};

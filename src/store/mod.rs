@@ -1,4 +1,14 @@
-//! The data directory.
+//! The data directory: what is durable of a node. Layout and bytes are those of the C library (1.11 to 1.18), in both
+//! directions; each file of this module opens with the bytes it owns.
+//!
+//! * Before the node runs, on the caller's thread: [`Directory::open`] checks and tidies, [`Directory::lock`] makes it
+//!   ours, [`LockedDirectory::bootstrap`] gives it a first configuration, [`LockedDirectory::load`] reads everything.
+//! * While it runs: [`Store`] takes requests from any thread, never waits, and reports through a callback. The threads
+//!   `dqlite/disk` (log, term and vote), `dqlite/segments` (spare files) and `dqlite/snap` (snapshots) do the work.
+//!
+//! **Contract.** Requests become durable in the order in which they were made, and `Persisted { seq }` covers every
+//! request up to `seq`. It is sent only for what survives a power cut. After `Failed` nothing more is written: the
+//! node must be fenced.
 
 mod crc;
 mod directory;
@@ -7,14 +17,22 @@ pub mod fs;
 mod list;
 mod load;
 mod metadata;
+mod prepare;
+mod queue;
 mod segment;
 mod snapshot;
+mod snapshot_writer;
+#[cfg(test)]
+mod test_fs;
+mod truncate;
+mod writer;
 
 pub use directory::{Directory, LockedDirectory};
 pub use error::Error;
 pub use load::{AutoRecovery, Loaded, LoadedSnapshot};
 pub use metadata::Metadata;
 pub use snapshot::{Compression, SnapshotContent};
+<<<<<<< HEAD
 // TEMPORARY
 use crate::raft::*;
 pub enum Event { Persisted{seq:Seq}, Failed{seq:Seq,error:String}, SnapshotStored{index:Index,size:u64}, SnapshotFailed{index:Index,error:String} }
@@ -30,4 +48,185 @@ impl Store {
  pub fn store_snapshot(&mut self,r:SnapshotRequest){ let _=self.tx.send(Event::SnapshotStored{index:r.point.index,size:r.content.size()}); }
  pub fn queued_bytes(&self)->usize{0}
  pub fn stop(self)->Result<(),Error>{Ok(())}
+=======
+pub use snapshot_writer::SnapshotRequest;
+
+use crate::config::SEGMENT_SIZE;
+use crate::raft::{Entry, Index, Seq, ServerId, Term};
+use queue::{Queue, Request};
+use snapshot_writer::SnapshotWriter;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use writer::{Origin, Writer};
+
+/// What the store reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Every request up to `seq` is durable.
+    Persisted {
+        /// Highest durable request.
+        seq: Seq,
+    },
+    /// Nothing from `seq` on is durable or will be. Sent at most once, and nothing is persisted after it.
+    Failed {
+        /// First request that is lost.
+        seq: Seq,
+        /// Why.
+        error: Error,
+    },
+    /// A snapshot is durable.
+    SnapshotStored {
+        /// Last index it contains.
+        index: Index,
+        /// Size of its content, uncompressed.
+        size_bytes: u64,
+    },
+    /// A snapshot could not be stored. The log is not affected.
+    SnapshotFailed {
+        /// Last index it would have contained.
+        index: Index,
+        /// Why.
+        error: Error,
+    },
+}
+
+/// Receives events, on a thread of the store. It must not wait for the store.
+pub type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
+
+/// How the log is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Size of an open segment in bytes. C uses 8 MiB whatever the block size; tests use less.
+    pub segment_size: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { segment_size: SEGMENT_SIZE }
+    }
+}
+
+/// The data directory of a running node. Dropping it without [`stop`](Store::stop) abandons what is queued, as a crash
+/// would.
+pub struct Store {
+    queue: Arc<Queue>,
+    snapshots: Option<Sender<SnapshotRequest>>,
+    cancelled: Arc<AtomicBool>,
+    disk: Option<JoinHandle<Result<(), Error>>>,
+    snap: Option<JoinHandle<()>>,
+    /// Last, so that the lock outlives the threads.
+    _directory: LockedDirectory,
+}
+
+impl Store {
+    /// Starts the threads. `loaded` is what [`LockedDirectory::load`] found in `directory`.
+    pub fn start(
+        directory: LockedDirectory,
+        loaded: &Loaded,
+        options: Options,
+        on_event: OnEvent,
+    ) -> Result<Store, Error> {
+        let queue = Arc::new(Queue::default());
+        let on_event = Arc::new(on_event);
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let origin = Origin {
+            fs: Arc::clone(&directory.fs),
+            dir: directory.path.clone(),
+            metadata: directory.metadata,
+            next_index: loaded.next_index(),
+            segment_size: options.segment_size,
+        };
+        let writer = Writer::new(origin, Arc::clone(&queue), Arc::clone(&on_event))?;
+        let snapshot_writer = SnapshotWriter {
+            fs: Arc::clone(&directory.fs),
+            dir: directory.path.clone(),
+            queue: Arc::clone(&queue),
+            on_event,
+            cancelled: Arc::clone(&cancelled),
+        };
+        let (snapshots, requests) = channel();
+        let mut store = Store {
+            queue,
+            snapshots: Some(snapshots),
+            cancelled,
+            disk: None,
+            snap: None,
+            _directory: directory,
+        };
+        let failed = |e: io::Error| Error::Disk(format!("start a disk thread: {e}"));
+        let builder = |name: &str| std::thread::Builder::new().name(name.into());
+        store.disk = Some(builder("dqlite/disk").spawn(move || writer.run()).map_err(failed)?);
+        let snap = builder("dqlite/snap").spawn(move || snapshot_writer.run(&requests)).map_err(failed)?;
+        store.snap = Some(snap);
+        Ok(store)
+    }
+
+    /// Makes a term and a vote durable.
+    pub fn persist_vote(&self, term: Term, voted_for: Option<ServerId>, seq: Seq) {
+        self.request(Request::Vote { term, voted_for, seq });
+    }
+
+    /// Appends entries; `first_index` is the end of the log as it is after all requests before this one.
+    pub fn append(&self, first_index: Index, entries: Vec<Entry>, seq: Seq) {
+        self.request(Request::Append { first_index, entries, seq });
+    }
+
+    /// Removes every entry from `from` on.
+    pub fn truncate(&self, from: Index, seq: Seq) {
+        self.request(Request::Truncate { from, seq });
+    }
+
+    /// Stores a snapshot, after those asked for before.
+    pub fn store_snapshot(&self, request: SnapshotRequest) {
+        if let Some(snapshots) = &self.snapshots {
+            // The thread lives as long as this sender.
+            let _ = snapshots.send(request);
+        }
+    }
+
+    /// Bytes of entries that are not durable yet. Whoever appends should wait while this exceeds
+    /// [`DISK_QUEUE_BYTES_MAX`](crate::config::DISK_QUEUE_BYTES_MAX).
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    fn request(&self, request: Request) {
+        // Refused only after `Failed` was sent, which also speaks for this request.
+        let _ = self.queue.push(request);
+    }
+
+    /// Serves what is queued, closes the log and ends the threads. A snapshot that is being written is given up.
+    /// The error is that of an earlier failure, or of closing the log.
+    pub fn stop(mut self) -> Result<(), Error> {
+        self.end_snapshots();
+        self.queue.close();
+        match self.disk.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            // Its panics are caught, and it is taken only here.
+            Some(Err(_)) | None => Err(Error::Closed),
+        }
+    }
+
+    fn end_snapshots(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.snapshots = None;
+        if let Some(snap) = self.snap.take() {
+            // A panic of the event receiver, which has no one left to be told to.
+            let _ = snap.join();
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.queue.abandon();
+        self.end_snapshots();
+        if let Some(disk) = self.disk.take() {
+            let _ = disk.join();
+        }
+    }
+>>>>>>> store
 }

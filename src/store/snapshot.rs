@@ -27,6 +27,7 @@ use bytes::{BufMut, Bytes};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const META_FORMAT: u64 = 1;
 /// Bytes of a `.meta` file before the configuration.
@@ -148,33 +149,61 @@ fn announced_size(frame: &[u8]) -> Option<Option<u64>> {
     Some(Some(u64::from_le_bytes(size.try_into().ok()?)))
 }
 
-/// Writes both files, the content last: with it the snapshot is complete. On an error both are gone again.
-pub(super) fn write(
-    fs: &dyn Fs,
-    dir: &Path,
-    name: SnapshotName,
-    point: &SnapshotPoint,
-    content: &dyn SnapshotContent,
-    compression: Compression,
-) -> Result<(), String> {
-    let meta = name.meta();
-    let data = name.to_string();
-    let done = replace(fs, dir, &meta, |sink| sink.write_all(&encode_meta(point)))
-        .map_err(|e| describe("write", &dir.join(&meta), &e))
-        .and_then(|()| {
-            replace(fs, dir, &data, |sink| write_content(sink, content, compression))
-                .map_err(|e| describe("write", &dir.join(&data), &e))
-        });
-    if done.is_err() {
-        for name in [format!("{TEMPORARY_PREFIX}{meta}"), format!("{TEMPORARY_PREFIX}{data}"), data, meta] {
-            // What is not there need not be removed; anything else is removed at the next start.
-            let _ = fs.remove(&dir.join(name));
-        }
-    }
-    done
+/// Where a snapshot is written.
+pub(super) struct Target<'a> {
+    pub(super) fs: &'a dyn Fs,
+    pub(super) dir: &'a Path,
+    pub(super) name: SnapshotName,
+    /// Set by somebody who cannot wait for the end.
+    pub(super) cancelled: &'a AtomicBool,
 }
 
-fn write_content(sink: &mut Sink, content: &dyn SnapshotContent, compression: Compression) -> io::Result<()> {
+impl Target<'_> {
+    /// Writes both files, the content last: with it the snapshot is complete. On an error both are gone again.
+    pub(super) fn write(
+        &self,
+        point: &SnapshotPoint,
+        content: &dyn SnapshotContent,
+        compression: Compression,
+    ) -> Result<(), String> {
+        let meta = self.name.meta();
+        let data = self.name.to_string();
+        let failed = |name: &str, e: io::Error| describe("write", &self.dir.join(name), &e);
+        let done = self
+            .replace(&meta, |sink| sink.write_all(&encode_meta(point)))
+            .map_err(|e| failed(&meta, e))
+            .and_then(|()| {
+                let write = |sink: &mut Sink<'_>| write_content(sink, content, compression);
+                self.replace(&data, write).map_err(|e| failed(&data, e))
+            });
+        if done.is_err() {
+            let temporary = |name: &String| format!("{TEMPORARY_PREFIX}{name}");
+            for name in [temporary(&meta), temporary(&data), data, meta] {
+                // What is not there need not be removed; anything else is removed at the next start.
+                let _ = self.fs.remove(&self.dir.join(name));
+            }
+        }
+        done
+    }
+
+    /// Writes a file under a temporary name and renames it once it is durable.
+    fn replace(&self, name: &str, write: impl FnOnce(&mut Sink<'_>) -> io::Result<()>) -> io::Result<()> {
+        let temporary = self.dir.join(format!("{TEMPORARY_PREFIX}{name}"));
+        let file = self.fs.create(&temporary, Existing::Replace)?;
+        let mut sink = Sink { file, buffer: Vec::new(), offset: 0, unsynced: 0, cancelled: self.cancelled };
+        write(&mut sink)?;
+        sink.flush()?;
+        sink.file.sync()?;
+        self.fs.rename(&temporary, &self.dir.join(name))?;
+        self.fs.sync_dir(self.dir)
+    }
+}
+
+fn write_content(
+    sink: &mut Sink<'_>,
+    content: &dyn SnapshotContent,
+    compression: Compression,
+) -> io::Result<()> {
     let size = content.size();
     let written = match compression {
         Compression::Off => {
@@ -200,32 +229,16 @@ fn write_content(sink: &mut Sink, content: &dyn SnapshotContent, compression: Co
     Ok(())
 }
 
-/// Writes a file under a temporary name and renames it once it is durable.
-fn replace(
-    fs: &dyn Fs,
-    dir: &Path,
-    name: &str,
-    write: impl FnOnce(&mut Sink) -> io::Result<()>,
-) -> io::Result<()> {
-    let temporary = dir.join(format!("{TEMPORARY_PREFIX}{name}"));
-    let file = fs.create(&temporary, Existing::Replace)?;
-    let mut sink = Sink { file, buffer: Vec::new(), offset: 0, unsynced: 0 };
-    write(&mut sink)?;
-    sink.flush()?;
-    sink.file.sync()?;
-    fs.rename(&temporary, &dir.join(name))?;
-    fs.sync_dir(dir)
-}
-
 /// Appends to a file in large pieces.
-struct Sink {
+struct Sink<'a> {
     file: Box<dyn File>,
     buffer: Vec<u8>,
     offset: u64,
     unsynced: usize,
+    cancelled: &'a AtomicBool,
 }
 
-impl Write for Sink {
+impl Write for Sink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= WRITE_SIZE {
@@ -235,6 +248,9 @@ impl Write for Sink {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the node stops"));
+        }
         self.file.write_at(&self.buffer, self.offset)?;
         self.offset += self.buffer.len() as u64;
         self.unsynced += self.buffer.len();

@@ -39,9 +39,15 @@ fn golden_meta() -> Vec<u8> {
     out
 }
 
+fn write(dir: &Path, content: &Content, compression: Compression) -> Result<(), String> {
+    let cancelled = AtomicBool::new(false);
+    let target = Target { fs: &Disk, dir, name: NAME, cancelled: &cancelled };
+    target.write(&point(), content, compression)
+}
+
 fn written(compression: Compression, content: &Content) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    write(&Disk, dir.path(), NAME, &point(), content, compression).unwrap();
+    write(dir.path(), content, compression).unwrap();
     dir
 }
 
@@ -117,7 +123,7 @@ fn content_of_another_size_than_announced_fails_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut content = content(2000);
         content.1 = 2001;
-        let error = write(&Disk, dir.path(), NAME, &point(), &content, compression).unwrap_err();
+        let error = write(dir.path(), &content, compression).unwrap_err();
         assert!(error.contains("snapshot-1-448-2902600"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

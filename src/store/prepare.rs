@@ -1,0 +1,301 @@
+//! Open segments before and after they are written: a pool of spares, prepared ahead of time, and the closing of full
+//! ones. The thread `dqlite/segments` does both, so that the disk thread waits for neither.
+//!
+//! A spare is reserved, filled with zeros and made durable under its final name `open-N` before anybody writes to
+//! it: an append then changes neither the size of the file nor the state of its blocks, and its sync writes data
+//! only. Measured on ext4 on a virtual disk, appends of 4256 bytes, each synced: 170 to 220 us into zeroed blocks, 280
+//! to 320 us into blocks that are only reserved. The first spare of a run, and any that an append already waits for,
+//! is only reserved: somebody waits.
+//!
+//! The order of the counters is the order of the log. Spares are handed out in that order, and segments are closed
+//! in that order.
+
+use super::error::Error;
+use super::fs::{Existing, File, Fs};
+use super::list::{ClosedName, OpenName};
+use crate::config::{SPARE_FILL_BYTES, SPARE_SEGMENTS};
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+
+/// An open segment that nothing was written to.
+pub(super) struct Spare {
+    pub(super) name: OpenName,
+    pub(super) file: Box<dyn File>,
+}
+
+/// A segment to be closed: cut to what is durable in it and given the name of what it holds.
+pub(super) struct Close {
+    pub(super) spare: Spare,
+    pub(super) used: u64,
+    pub(super) closed: ClosedName,
+}
+
+enum Job {
+    Close(Close),
+    /// Tells that everything before it is done.
+    Notify(Sender<()>),
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Spare>,
+    jobs: VecDeque<Job>,
+    /// Whether a segment was ever asked for: an idle node has none.
+    in_use: bool,
+    /// Why the last attempt to prepare a spare failed; nobody may ever need it.
+    no_spare: Option<Error>,
+    /// Why a segment could not be closed: the end of this store.
+    failure: Option<Error>,
+    stopping: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Something to do for the thread.
+    work: Condvar,
+    /// Something done by the thread.
+    done: Condvar,
+    /// Somebody waits for a spare.
+    wanted: AtomicBool,
+}
+
+/// The pool, as the disk thread sees it.
+pub(super) struct Segments {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Segments {
+    /// Starts the thread. No file is created before the first [`take`](Segments::take).
+    pub(super) fn start(fs: Arc<dyn Fs>, dir: PathBuf, segment_size: usize) -> Result<Segments, Error> {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            done: Condvar::new(),
+            wanted: AtomicBool::new(false),
+        });
+        let mut worker = Worker { fs, dir, segment_size, next_counter: 1, shared: Arc::clone(&shared) };
+        let thread = std::thread::Builder::new()
+            .name("dqlite/segments".into())
+            .spawn(move || worker.run_guarded())
+            .map_err(|e| Error::Disk(format!("start the segment thread: {e}")))?;
+        Ok(Segments { shared, thread: Some(thread) })
+    }
+
+    /// The next open segment, after waiting for it if none is ready.
+    pub(super) fn take(&self) -> Result<Spare, Error> {
+        let mut state = self.shared.state.lock();
+        state.in_use = true;
+        state.no_spare = None;
+        loop {
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            if let Some(spare) = state.ready.pop_front() {
+                self.shared.wanted.store(false, Ordering::Relaxed);
+                self.shared.work.notify_one();
+                return Ok(spare);
+            }
+            if let Some(error) = state.no_spare.take() {
+                self.shared.wanted.store(false, Ordering::Relaxed);
+                return Err(error);
+            }
+            self.shared.wanted.store(true, Ordering::Relaxed);
+            self.shared.work.notify_one();
+            self.shared.done.wait(&mut state);
+        }
+    }
+
+    /// Closes a segment in the background.
+    pub(super) fn close(&self, close: Close) {
+        self.push(Job::Close(close));
+    }
+
+    /// Drops `done` unused if a segment could not be closed, otherwise sends when all given so far are.
+    pub(super) fn notify(&self, done: Sender<()>) {
+        self.push(Job::Notify(done));
+    }
+
+    fn push(&self, job: Job) {
+        let mut state = self.shared.state.lock();
+        // After a failure the thread is gone: the job is dropped, and with it what somebody waits for.
+        if state.failure.is_none() {
+            state.jobs.push_back(job);
+        }
+        self.shared.work.notify_one();
+    }
+
+    /// Waits until all segments given to [`close`](Segments::close) are closed.
+    pub(super) fn settle(&self) -> Result<(), Error> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        self.notify(sender);
+        receiver.recv().map_err(|_| self.failure().unwrap_or(Error::Closed))
+    }
+
+    /// Why a segment could not be closed.
+    pub(super) fn failure(&self) -> Option<Error> {
+        self.shared.state.lock().failure.clone()
+    }
+
+    /// Ends the thread after what it was given, and returns the spares.
+    pub(super) fn stop(&mut self) -> Vec<Spare> {
+        self.shared.state.lock().stopping = true;
+        self.shared.work.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // Its panics are caught and recorded as failures.
+            let _ = thread.join();
+        }
+        self.shared.state.lock().ready.drain(..).collect()
+    }
+}
+
+impl Drop for Segments {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+enum Task {
+    Prepare,
+    Run(Job),
+    End,
+}
+
+struct Worker {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    segment_size: usize,
+    next_counter: u64,
+    shared: Arc<Shared>,
+}
+
+impl Worker {
+    fn run_guarded(&mut self) {
+        let caught = catch_unwind(AssertUnwindSafe(|| self.run()));
+        let mut state = self.shared.state.lock();
+        if caught.is_err() {
+            state.failure = Some(Error::Disk("the segment thread panicked".into()));
+        }
+        // Whoever still waits for one of these learns that it will not be done.
+        state.jobs.clear();
+        drop(state);
+        self.shared.done.notify_all();
+    }
+
+    fn run(&mut self) {
+        loop {
+            let result = match self.next_task() {
+                Task::End => return,
+                Task::Prepare => {
+                    let prepared = self.prepare();
+                    let mut state = self.shared.state.lock();
+                    match prepared {
+                        Ok(spare) => state.ready.push_back(spare),
+                        Err(error) => {
+                            tracing::warn!(%error, "no spare segment");
+                            state.no_spare = Some(error);
+                        }
+                    }
+                    Ok(())
+                }
+                Task::Run(Job::Close(close)) => self.close(close),
+                Task::Run(Job::Notify(done)) => {
+                    // Nobody listens any more: then nobody needs to know.
+                    let _ = done.send(());
+                    Ok(())
+                }
+            };
+            if let Err(error) = result {
+                self.shared.state.lock().failure = Some(error);
+                return;
+            }
+            self.shared.done.notify_all();
+        }
+    }
+
+    /// Waits for something to do. A spare that somebody waits for comes first, further spares last.
+    fn next_task(&self) -> Task {
+        let mut state = self.shared.state.lock();
+        loop {
+            if self.shared.wanted.load(Ordering::Relaxed)
+                && state.ready.is_empty()
+                && state.no_spare.is_none()
+            {
+                return Task::Prepare;
+            }
+            if let Some(job) = state.jobs.pop_front() {
+                return Task::Run(job);
+            }
+            if state.stopping {
+                return Task::End;
+            }
+            if state.in_use && state.ready.len() < SPARE_SEGMENTS && state.no_spare.is_none() {
+                return Task::Prepare;
+            }
+            self.shared.work.wait(&mut state);
+        }
+    }
+
+    fn prepare(&mut self) -> Result<Spare, Error> {
+        loop {
+            let name = OpenName(self.next_counter);
+            self.next_counter += 1;
+            let path = self.dir.join(name.to_string());
+            let prepared = self.fs.create(&path, Existing::Refuse).and_then(|file| {
+                self.fill(&*file).inspect_err(|_| {
+                    // An empty segment is also removed at the next start.
+                    let _ = self.fs.remove(&path);
+                })?;
+                Ok(Spare { name, file })
+            });
+            match prepared {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                prepared => return prepared.map_err(|e| Error::disk("prepare", &path, &e)),
+            }
+        }
+    }
+
+    fn fill(&self, file: &dyn File) -> io::Result<()> {
+        let reserved = match file.allocate(self.segment_size as u64) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => false,
+            Err(e) => return Err(e),
+        };
+        let zeros = vec![0; SPARE_FILL_BYTES.min(self.segment_size)];
+        for offset in (0..self.segment_size).step_by(zeros.len()) {
+            if reserved && self.is_urgent() {
+                break;
+            }
+            let size = zeros.len().min(self.segment_size - offset);
+            file.write_at(&zeros[..size], offset as u64)?;
+            // Piece by piece, so that an append's sync never has all of it before it in the disk's queue.
+            file.sync_data()?;
+        }
+        file.sync()?;
+        self.fs.sync_dir(&self.dir)
+    }
+
+    /// Whether an append waits, or nobody ever will.
+    fn is_urgent(&self) -> bool {
+        self.shared.wanted.load(Ordering::Relaxed) || self.shared.state.lock().stopping
+    }
+
+    fn close(&self, close: Close) -> Result<(), Error> {
+        let Close { spare: Spare { name, file }, used, closed } = close;
+        let path = self.dir.join(name.to_string());
+        let done = || {
+            file.set_len(used)?;
+            file.sync()?;
+            self.fs.rename(&path, &self.dir.join(closed.to_string()))?;
+            self.fs.sync_dir(&self.dir)
+        };
+        done().map_err(|e| Error::disk("close", &path, &e))
+    }
+}

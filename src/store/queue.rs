@@ -1,0 +1,130 @@
+//! What waits for the disk thread. Any thread may put requests in; only the disk thread takes them, all at once.
+
+use super::error::Error;
+use super::segment::entry_size;
+use crate::raft::{Entry, Index, Seq, ServerId, Term};
+use parking_lot::{Condvar, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+
+/// Something the disk thread is to do.
+pub(super) enum Request {
+    Vote {
+        term: Term,
+        voted_for: Option<ServerId>,
+        seq: Seq,
+    },
+    Append {
+        first_index: Index,
+        entries: Vec<Entry>,
+        seq: Seq,
+    },
+    Truncate {
+        from: Index,
+        seq: Seq,
+    },
+    /// Close the segment in use, and send once it and all before it are closed.
+    CloseSegment {
+        done: Sender<()>,
+    },
+}
+
+/// Whether requests may be put in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Access {
+    #[default]
+    Open,
+    /// No, but those inside are served.
+    Closed,
+    /// No, and those inside were dropped.
+    Abandoned,
+}
+
+#[derive(Default)]
+struct State {
+    requests: Vec<Request>,
+    access: Access,
+}
+
+/// What came of waiting for requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// There were some.
+    Requests,
+    /// There will be none: the node stops.
+    End,
+    /// There will be none, and the directory is to be left as it is.
+    Abandoned,
+}
+
+/// The queue.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    filled: Condvar,
+    bytes: AtomicUsize,
+}
+
+/// Bytes a request counts for.
+pub(super) fn queued_size(entries: &[Entry]) -> usize {
+    entries.iter().map(entry_size).sum()
+}
+
+impl Queue {
+    /// Adds a request, unless the queue is closed.
+    pub(super) fn push(&self, request: Request) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        if state.access != Access::Open {
+            return Err(Error::Closed);
+        }
+        if let Request::Append { entries, .. } = &request {
+            self.bytes.fetch_add(queued_size(entries), Ordering::Relaxed);
+        }
+        let was_empty = state.requests.is_empty();
+        state.requests.push(request);
+        drop(state);
+        if was_empty {
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for requests and moves all of them to `out`, which must be empty.
+    pub(super) fn take(&self, out: &mut Vec<Request>) -> Taken {
+        let mut state = self.state.lock();
+        while state.requests.is_empty() {
+            match state.access {
+                Access::Open => self.filled.wait(&mut state),
+                Access::Closed => return Taken::End,
+                Access::Abandoned => return Taken::Abandoned,
+            }
+        }
+        std::mem::swap(&mut state.requests, out);
+        Taken::Requests
+    }
+
+    /// Bytes of entries that are not durable yet.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Entries of this size became durable.
+    pub(super) fn release(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes no more requests; those inside are still served.
+    pub(super) fn close(&self) {
+        self.state.lock().access = Access::Closed;
+        self.filled.notify_one();
+    }
+
+    /// Takes no more requests, and drops those inside.
+    pub(super) fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.access = Access::Abandoned;
+        state.requests.clear();
+        drop(state);
+        self.filled.notify_one();
+    }
+}

@@ -1,0 +1,172 @@
+//! File operations for tests: recorded, one at a time, optionally held up or made to fail, with an image of the
+//! directory before each.
+
+use super::fs::{Disk, Existing, File, Fs};
+use parking_lot::{Condvar, Mutex};
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+type Hook = Box<dyn FnMut(&str) + Send>;
+
+#[derive(Default)]
+struct State {
+    operations: Vec<String>,
+    held: Option<&'static str>,
+    failing: Option<&'static str>,
+    hook: Option<Hook>,
+    is_holding: bool,
+}
+
+/// Operations are named "sync_data open-1", "rename open-1 0000000000000001-0000000000000009" and so on.
+#[derive(Clone, Default)]
+pub(super) struct TestFs {
+    shared: Arc<(Mutex<State>, Condvar)>,
+}
+
+impl TestFs {
+    pub(super) fn new() -> TestFs {
+        TestFs::default()
+    }
+
+    /// Holds up the next operation with this name, and all others behind it.
+    pub(super) fn hold(&self, operation: &'static str) {
+        self.shared.0.lock().held = Some(operation);
+    }
+
+    /// Waits until the operation is held up.
+    pub(super) fn wait_until_held(&self) {
+        let mut state = self.shared.0.lock();
+        while !state.is_holding {
+            self.shared.1.wait(&mut state);
+        }
+    }
+
+    pub(super) fn release(&self) {
+        let mut state = self.shared.0.lock();
+        state.held = None;
+        state.is_holding = false;
+        self.shared.1.notify_all();
+    }
+
+    /// Makes all operations fail whose name starts like this.
+    pub(super) fn fail(&self, operation: &'static str) {
+        self.shared.0.lock().failing = Some(operation);
+    }
+
+    /// Calls this before each operation, while no other one runs.
+    pub(super) fn before_each(&self, hook: impl FnMut(&str) + Send + 'static) {
+        self.shared.0.lock().hook = Some(Box::new(hook));
+    }
+
+    /// A copy of a directory between two operations.
+    pub(super) fn image(&self, dir: &Path) -> tempfile::TempDir {
+        let _state = self.shared.0.lock();
+        image(dir)
+    }
+
+    pub(super) fn operations(&self) -> Vec<String> {
+        self.shared.0.lock().operations.clone()
+    }
+
+    /// How often an operation was done.
+    pub(super) fn count(&self, operation: &str) -> usize {
+        self.operations().iter().filter(|done| *done == operation).count()
+    }
+
+    fn run<T>(&self, operation: String, action: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.shared.0.lock();
+        while state.held == Some(&operation) {
+            state.is_holding = true;
+            self.shared.1.notify_all();
+            self.shared.1.wait(&mut state);
+        }
+        if let Some(hook) = &mut state.hook {
+            hook(&operation);
+        }
+        let failing = state.failing.is_some_and(|failing| operation.starts_with(failing));
+        state.operations.push(operation);
+        if failing {
+            return Err(io::Error::from(rustix::io::Errno::IO));
+        }
+        action()
+    }
+
+    fn file(&self, name: String, file: Box<dyn File>) -> Box<dyn File> {
+        Box::new(TestFile { fs: self.clone(), name, file })
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_str().unwrap().into()
+}
+
+impl Fs for TestFs {
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        Disk.list(dir)
+    }
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        Disk.size(path)
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        Disk.read(path)
+    }
+    fn create(&self, path: &Path, existing: Existing) -> io::Result<Box<dyn File>> {
+        let file = self.run(format!("create {}", name(path)), || Disk.create(path, existing))?;
+        Ok(self.file(name(path), file))
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        Ok(self.file(name(path), Disk.open(path)?))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.run(format!("rename {} {}", name(from), name(to)), || Disk.rename(from, to))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.run(format!("remove {}", name(path)), || Disk.remove(path))
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.run("sync_dir".into(), || Disk.sync_dir(dir))
+    }
+}
+
+struct TestFile {
+    fs: TestFs,
+    name: String,
+    file: Box<dyn File>,
+}
+
+impl TestFile {
+    fn run(&self, operation: &str, action: impl FnOnce(&dyn File) -> io::Result<()>) -> io::Result<()> {
+        self.fs.run(format!("{operation} {}", self.name), || action(&*self.file))
+    }
+}
+
+impl File for TestFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.run("write", |file| file.write_at(bytes, offset))
+    }
+    fn allocate(&self, size: u64) -> io::Result<()> {
+        self.run("allocate", |file| file.allocate(size))
+    }
+    fn set_len(&self, size: u64) -> io::Result<()> {
+        self.run("set_len", |file| file.set_len(size))
+    }
+    // The order of operations is what tests look at; a real sync would only make them slow.
+    fn sync_data(&self) -> io::Result<()> {
+        self.run("sync_data", |_| Ok(()))
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.run("sync", |_| Ok(()))
+    }
+}
+
+/// A copy of a directory that nobody changes meanwhile: from a hook, or without a store.
+pub(super) fn image(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let from: PathBuf = entry.unwrap().path();
+        std::fs::copy(&from, copy.path().join(name(&from))).unwrap();
+    }
+    copy
+}

@@ -1,0 +1,432 @@
+use super::*;
+use crate::raft::{EntryKind, ServerId, Term};
+use crate::store::fs::Disk;
+use crate::store::test_fs::{TestFs, image};
+use crate::store::{AutoRecovery, Directory, Loaded, Options, Store};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+const SEGMENT_SIZE: usize = 4096;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running store and what it reports.
+struct Running {
+    store: Store,
+    events: Receiver<Event>,
+}
+
+fn load(dir: &Path) -> Loaded {
+    Directory::open(dir).unwrap().lock().unwrap().load(AutoRecovery::On).unwrap()
+}
+
+fn start_on(fs: Arc<dyn Fs>, dir: &Path) -> Running {
+    let mut directory = Directory::open_on(fs, dir).unwrap().lock().unwrap();
+    let loaded = directory.load(AutoRecovery::On).unwrap();
+    let (sender, events) = channel();
+    let sender = Mutex::new(sender);
+    let on_event: OnEvent = Box::new(move |event| drop(sender.lock().send(event)));
+    let options = Options { segment_size: SEGMENT_SIZE };
+    Running { store: Store::start(directory, &loaded, options, on_event).unwrap(), events }
+}
+
+fn start(dir: &Path) -> Running {
+    start_on(Arc::new(Disk), dir)
+}
+
+impl Running {
+    /// The next event, which must be of this kind.
+    fn wait(&self) -> Event {
+        self.events.recv_timeout(PATIENCE).expect("an event")
+    }
+
+    /// Waits until everything up to this request is durable; returns how many events told so.
+    fn wait_for(&self, wanted: u64) -> usize {
+        for count in 1.. {
+            match self.wait() {
+                Event::Persisted { seq } if seq.0 >= wanted => return count,
+                Event::Persisted { .. } => {}
+                other => panic!("{other:?} while waiting for request {wanted}"),
+            }
+        }
+        unreachable!()
+    }
+
+    /// Appends one request per entry, from this index on, numbered like the entries.
+    fn append_each(&self, first: u64, entries: &[Entry]) {
+        for (index, entry) in (first..).zip(entries) {
+            self.store.append(Index(index), vec![entry.clone()], Seq(index));
+        }
+    }
+}
+
+/// The first entry of a log is a configuration; what is in it does not matter here.
+fn entry(index: u64, len: usize) -> Entry {
+    let kind = if index == 1 { EntryKind::Change } else { EntryKind::Command };
+    let payload: Vec<u8> = (0..len as u64).map(|byte| (index * 7 + byte) as u8).collect();
+    Entry { term: Term(1), kind, payload: payload.into() }
+}
+
+fn entries(range: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
+    range.map(|index| entry(index, 8 * (index as usize % 30))).collect()
+}
+
+/// A directory at term 1 without a log.
+fn directory() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    Metadata::default().write(&Disk, dir.path(), Term(1), None).unwrap();
+    dir
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Waits until something about the directory is true.
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn what_was_appended_is_loaded_after_a_clean_stop() {
+    let dir = directory();
+    let all = entries(1..=300);
+    for (from, to) in [(1, 100), (101, 101), (102, 300)] {
+        let running = start(dir.path());
+        running.append_each(from, &all[from as usize - 1..to as usize]);
+        running.wait_for(to);
+        running.store.stop().unwrap();
+        assert!(!names(dir.path()).iter().any(|name| name.starts_with("open-")), "{:?}", names(dir.path()));
+        let loaded = load(dir.path());
+        assert_eq!((loaded.first_index, &loaded.entries[..]), (Index(1), &all[..to as usize]));
+        assert_eq!(loaded.notes, [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn a_stop_serves_what_is_queued() {
+    let dir = directory();
+    let running = start(dir.path());
+    running.append_each(1, &entries(1..=50));
+    running.store.stop().unwrap();
+    assert_eq!(load(dir.path()).entries, entries(1..=50));
+}
+
+#[test]
+fn what_queues_during_a_sync_is_made_durable_by_one_more() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = start_on(Arc::new(fs.clone()), dir.path());
+    let all: Vec<_> = (1..=101).map(|index| entry(index, 8)).collect();
+    fs.hold("write open-1");
+    running.append_each(1, &all[..1]);
+    fs.wait_until_held();
+    running.append_each(2, &all[1..]);
+    assert_eq!(running.store.queued_bytes(), 101 * 24, "nothing is durable yet");
+    fs.release();
+    assert_eq!(running.wait_for(101), 2, "one report for the first request, one for all others");
+    assert_eq!(running.store.queued_bytes(), 0);
+    assert_eq!((fs.count("write open-1"), fs.count("sync_data open-1")), (2, 2));
+    running.store.stop().unwrap();
+    assert_eq!(load(dir.path()).entries, all);
+}
+
+#[test]
+fn nothing_is_reported_before_it_is_synced() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = start_on(Arc::new(fs.clone()), dir.path());
+    fs.hold("sync_data open-1");
+    running.append_each(1, &entries(1..=1));
+    fs.wait_until_held();
+    assert!(running.events.try_recv().is_err());
+    fs.release();
+    assert_eq!(running.wait(), Event::Persisted { seq: Seq(1) });
+}
+
+#[test]
+fn a_segment_is_filled_to_its_last_byte_and_not_beyond() {
+    // Two batches of one entry that fill a segment exactly; 8 bytes more do not fit.
+    let first = SEGMENT_SIZE - HEADER_SIZE - 2 * (BATCH_HEADER_SIZE + 16) - 16;
+    for (second, segments) in [(16, 1), (24, 2)] {
+        let dir = directory();
+        let running = start(dir.path());
+        let all = [entry(1, first), entry(2, second), entry(3, 8)];
+        for (index, entry) in (1..).zip(&all) {
+            running.append_each(index, std::slice::from_ref(entry));
+            running.wait_for(index);
+        }
+        running.store.stop().unwrap();
+        let expected: &[&str] = match segments {
+            1 => &["0000000000000001-0000000000000002", "0000000000000003-0000000000000003"],
+            _ => &["0000000000000001-0000000000000001", "0000000000000002-0000000000000003"],
+        };
+        let closed: Vec<_> = names(dir.path()).into_iter().filter(|name| name.starts_with('0')).collect();
+        assert_eq!(closed, expected);
+        let size = fs::metadata(dir.path().join(&closed[0])).unwrap().len();
+        assert_eq!(size == SEGMENT_SIZE as u64, segments == 1);
+        assert_eq!(load(dir.path()).entries, all);
+    }
+}
+
+#[test]
+fn an_entry_larger_than_a_segment_gets_one_of_its_own() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = start_on(Arc::new(fs.clone()), dir.path());
+    let all = [entry(1, 8), entry(2, 3 * SEGMENT_SIZE), entry(3, 8)];
+    running.store.append(Index(1), all.to_vec(), Seq(1));
+    running.wait_for(1);
+    let crashed = fs.image(dir.path());
+    running.store.stop().unwrap();
+    for dir in [crashed.path(), dir.path()] {
+        assert_eq!(load(dir).entries, all);
+        assert!(names(dir).contains("0000000000000002-0000000000000002"));
+    }
+}
+
+#[test]
+fn a_request_that_fills_several_segments_is_reported_once_all_of_it_is_durable() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = start_on(Arc::new(fs.clone()), dir.path());
+    let all = entries(1..=200);
+    running.store.append(Index(1), all.clone(), Seq(1));
+    assert_eq!(running.wait_for(1), 1);
+    assert_eq!(load(fs.image(dir.path()).path()).entries, all);
+    running.store.stop().unwrap();
+    assert_eq!(load(dir.path()).entries, all);
+}
+
+#[test]
+fn an_idle_node_has_no_open_segment_and_a_busy_one_two_spares() {
+    let dir = directory();
+    let running = start(dir.path());
+    running.store.persist_vote(Term(2), None, Seq(1));
+    running.wait_for(1);
+    assert!(!names(dir.path()).iter().any(|name| name.starts_with("open-")));
+    running.store.append(Index(1), entries(1..=1), Seq(2));
+    running.wait_for(2);
+    wait_until("two spares", || names(dir.path()).contains("open-3"));
+    for name in ["open-2", "open-3"] {
+        let path = dir.path().join(name);
+        wait_until("a spare of full size", || fs::metadata(&path).unwrap().len() == SEGMENT_SIZE as u64);
+        assert!(fs::read(&path).unwrap().iter().all(|byte| *byte == 0));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    running.store.stop().unwrap();
+    let expected = ["0000000000000001-0000000000000001", "dqlite-lock", "metadata1", "metadata2"];
+    assert_eq!(names(dir.path()), expected.map(String::from).into());
+}
+
+#[test]
+fn a_counter_whose_name_is_taken_is_skipped() {
+    let dir = directory();
+    let running = start(dir.path());
+    fs::write(dir.path().join("open-1"), "somebody else's").unwrap();
+    running.append_each(1, &entries(1..=1));
+    running.wait_for(1);
+    running.store.stop().unwrap();
+    assert_eq!(fs::read(dir.path().join("open-1")).unwrap(), b"somebody else's");
+}
+
+#[test]
+fn votes_and_appends_become_durable_in_order() {
+    let dir = directory();
+    let running = start(dir.path());
+    running.store.append(Index(1), entries(1..=1), Seq(1));
+    running.store.persist_vote(Term(5), Some(ServerId(3)), Seq(2));
+    running.store.append(Index(2), entries(2..=2), Seq(3));
+    running.wait_for(3);
+    running.store.stop().unwrap();
+    let loaded = load(dir.path());
+    assert_eq!((loaded.term, loaded.voted_for), (Term(5), Some(ServerId(3))));
+    assert_eq!(loaded.entries, entries(1..=2));
+}
+
+#[test]
+fn a_failure_is_reported_once_and_nothing_is_written_after_it() {
+    for failing in ["write open-1", "sync_data open-1", "create open-1", "allocate open-1", "sync_dir"] {
+        let (dir, fs) = (directory(), TestFs::new());
+        let running = start_on(Arc::new(fs.clone()), dir.path());
+        fs.fail(failing);
+        running.append_each(1, &entries(1..=1));
+        let Event::Failed { seq: Seq(1), error } = running.wait() else {
+            panic!("{failing} was not noticed")
+        };
+        assert!(error.to_string().contains(&dir.path().join("open-1").display().to_string()), "{error}");
+        fs.fail("nothing");
+        // Spares are prepared by another thread, which may not be done with one.
+        let of_the_log = |done: &String| done.contains("open-1") || done.contains("metadata");
+        let count = || fs.operations().iter().filter(|done| of_the_log(done)).count();
+        let operations = count();
+        running.append_each(2, &entries(2..=3));
+        running.store.persist_vote(Term(9), None, Seq(9));
+        assert_eq!(running.store.stop().unwrap_err(), error);
+        assert!(running.events.try_recv().is_err(), "{failing}: something was reported after the failure");
+        assert_eq!(count(), operations, "{failing}: {:?}", fs.operations());
+        assert_eq!(load(dir.path()).term, Term(1));
+    }
+}
+
+#[test]
+fn a_failure_leaves_what_was_reported() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = start_on(Arc::new(fs.clone()), dir.path());
+    running.append_each(1, &entries(1..=3));
+    running.wait_for(3);
+    fs.fail("write open-1");
+    running.append_each(4, &entries(4..=5));
+    assert!(matches!(running.wait(), Event::Failed { seq: Seq(4), .. }));
+    running.store.stop().unwrap_err();
+    assert_eq!(load(dir.path()).entries, entries(1..=3));
+}
+
+#[test]
+fn an_append_at_the_wrong_index_is_a_failure() {
+    let dir = directory();
+    let running = start(dir.path());
+    running.append_each(1, &entries(1..=2));
+    running.wait_for(2);
+    running.store.append(Index(4), entries(4..=4), Seq(3));
+    assert!(matches!(running.wait(), Event::Failed { seq: Seq(3), .. }));
+}
+
+#[test]
+fn a_segment_that_cannot_be_closed_is_a_failure() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = start_on(Arc::new(fs.clone()), dir.path());
+    running.append_each(1, &entries(1..=1));
+    running.wait_for(1);
+    fs.fail("rename");
+    running.store.truncate(Index(1), Seq(2));
+    assert!(matches!(running.wait(), Event::Failed { seq: Seq(2), .. }));
+    running.store.stop().unwrap_err();
+    assert_eq!(load(dir.path()).entries, entries(1..=1));
+}
+
+#[test]
+fn a_truncated_log_goes_on_with_other_entries() {
+    for from in [1, 2, 40, 41, 100, 150, 151] {
+        let dir = directory();
+        let running = start(dir.path());
+        // Segments of different runs, so that some cuts are inside one and some between two.
+        running.append_each(1, &entries(1..=40));
+        running.wait_for(40);
+        running.store.stop().unwrap();
+        let fs = TestFs::new();
+        let running = start_on(Arc::new(fs.clone()), dir.path());
+        running.append_each(41, &entries(41..=150));
+        running.store.truncate(Index(from), Seq(1000));
+        let mut other = entry(1, 64);
+        other.term = Term(1);
+        running.store.append(Index(from), vec![other.clone()], Seq(1001));
+        running.wait_for(1001);
+        let crashed = fs.image(dir.path());
+        running.store.stop().unwrap();
+        let mut expected = entries(1..=150);
+        expected.truncate(from as usize - 1);
+        expected.push(other);
+        assert_eq!(load(crashed.path()).entries, expected, "cut at {from}, crashed");
+        assert_eq!(load(dir.path()).entries, expected, "cut at {from}");
+    }
+}
+
+#[test]
+fn a_truncation_cut_off_anywhere_leaves_a_beginning_of_the_log() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = start_on(Arc::new(fs.clone()), dir.path());
+    running.append_each(1, &entries(1..=200));
+    running.wait_for(200);
+    let path = dir.path().to_owned();
+    let images = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&images);
+    fs.before_each(move |operation| taken.lock().push((operation.to_owned(), image(&path))));
+    running.store.truncate(Index(15), Seq(201));
+    running.wait_for(201);
+    fs.before_each(|_| {});
+    let images = std::mem::take(&mut *images.lock());
+    assert!(
+        images.iter().any(|(operation, _)| operation.starts_with("rename tmp-")),
+        "the cut is inside a segment"
+    );
+    for (operation, image) in images {
+        let loaded = load(image.path());
+        let len = loaded.entries.len();
+        assert!((14..=200).contains(&len), "{len} entries before {operation}");
+        assert_eq!(loaded.entries, entries(1..=200)[..len], "before {operation}");
+        assert_eq!(load(image.path()).entries.len(), len, "before {operation}, second start");
+    }
+}
+
+#[test]
+fn a_crash_at_any_operation_keeps_everything_that_was_reported() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let reported = Arc::new(Mutex::new(0));
+    let images = Arc::new(Mutex::new(Vec::new()));
+    let (path, taken, known) = (dir.path().to_owned(), Arc::clone(&images), Arc::clone(&reported));
+    let mut directory = Directory::open_on(Arc::new(fs.clone()), dir.path()).unwrap().lock().unwrap();
+    let loaded = directory.load(AutoRecovery::On).unwrap();
+    fs.before_each(move |operation| taken.lock().push((operation.to_owned(), *known.lock(), image(&path))));
+    let known = Arc::clone(&reported);
+    let on_event: OnEvent = Box::new(move |event| match event {
+        Event::Persisted { seq } => *known.lock() = seq.0,
+        other => panic!("{other:?}"),
+    });
+    let store = Store::start(directory, &loaded, Options { segment_size: SEGMENT_SIZE }, on_event).unwrap();
+    let all = entries(1..=120);
+    for (index, entry) in (1..).zip(&all) {
+        store.append(Index(index), vec![entry.clone()], Seq(index));
+        if index % 10 == 0 {
+            wait_until("progress", || *reported.lock() >= index);
+        }
+    }
+    store.stop().unwrap();
+    let images = std::mem::take(&mut *images.lock());
+    assert!(images.len() > 40, "{} crash points", images.len());
+    for (operation, reported, image) in images {
+        let loaded = load(image.path());
+        let len = loaded.entries.len();
+        assert!(len as u64 >= reported, "{len} entries, {reported} were reported, before {operation}");
+        assert_eq!(loaded.entries, all[..len], "before {operation}");
+    }
+}
+
+#[test]
+fn a_store_dropped_without_stop_is_as_after_a_crash() {
+    let dir = directory();
+    let running = start(dir.path());
+    running.append_each(1, &entries(1..=20));
+    running.wait_for(20);
+    drop(running.store);
+    assert!(names(dir.path()).contains("open-1"), "nothing was closed");
+    assert_eq!(load(dir.path()).entries, entries(1..=20));
+}
+
+#[test]
+fn a_receiver_that_panics_fails_the_store_and_not_the_process() {
+    let dir = directory();
+    let mut directory = Directory::open(dir.path()).unwrap().lock().unwrap();
+    let loaded = directory.load(AutoRecovery::On).unwrap();
+    let options = Options { segment_size: SEGMENT_SIZE };
+    let store = Store::start(directory, &loaded, options, Box::new(|_| panic!("as intended"))).unwrap();
+    store.append(Index(1), entries(1..=1), Seq(1));
+    assert!(store.stop().unwrap_err().to_string().contains("panicked"));
+}
+
+#[test]
+fn an_empty_append_is_reported_like_any_other() {
+    let dir = directory();
+    let running = start(dir.path());
+    running.store.append(Index(1), Vec::new(), Seq(1));
+    running.wait_for(1);
+    running.store.append(Index(1), vec![Entry { payload: Bytes::new(), ..entry(1, 0) }], Seq(2));
+    running.wait_for(2);
+    running.store.stop().unwrap();
+    assert_eq!(load(dir.path()).entries.len(), 1);
+}
