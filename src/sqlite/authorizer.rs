@@ -76,5 +76,6 @@ fn may_attach(file: Option<&[u8]>) -> bool {
 
 fn may_run_pragma(name: &[u8], sets: bool) -> bool {
     let is = |other: &&[u8]| name.eq_ignore_ascii_case(other);
-    !DENIED_PRAGMAS.iter().any(is) && !(sets && READ_ONLY_PRAGMAS.iter().any(is))
+    let denied = DENIED_PRAGMAS.iter().any(is) || (sets && READ_ONLY_PRAGMAS.iter().any(is));
+    !denied
 }

@@ -4,7 +4,8 @@ use std::any::Any;
 use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use libsqlite3_sys as ffi;
 use parking_lot::{Mutex, ReentrantMutex};
@@ -37,6 +38,30 @@ pub enum TransactionState {
 #[derive(Debug, Clone)]
 pub struct Interrupt(Weak<Inner>);
 
+/// Tells a connection when the schema it has in memory may be one that never happened.
+///
+/// SQLite believes its parsed schema as long as the schema cookie in the database matches. After speculative
+/// transactions were dropped, another history can arrive at the same cookie with another schema; so everything
+/// parsed before must be parsed again.
+#[derive(Debug)]
+pub struct SchemaEpoch {
+    current: Arc<AtomicU64>,
+    parsed: AtomicU64,
+}
+
+impl SchemaEpoch {
+    /// A connection that has parsed nothing yet. `current` is changed by the database whenever its history is.
+    pub fn new(current: Arc<AtomicU64>) -> SchemaEpoch {
+        let parsed = AtomicU64::new(current.load(Ordering::Acquire));
+        SchemaEpoch { current, parsed }
+    }
+
+    /// Whether the connection may hold a schema of an abandoned history.
+    pub fn is_stale(&self) -> bool {
+        self.parsed.load(Ordering::Acquire) != self.current.load(Ordering::Acquire)
+    }
+}
+
 type ProgressHook = Box<dyn FnMut() -> bool + Send>;
 
 /// What the connection and its statements share.
@@ -46,6 +71,7 @@ pub(super) struct Inner {
     noticed: Noticed,
     progress: Mutex<Option<ProgressHook>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    schema_epoch: OnceLock<Arc<SchemaEpoch>>,
     /// Whatever the VFS needs until SQLite has let go of it: dropped after the handle is closed.
     _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -91,6 +117,24 @@ impl Inner {
         if code == ffi::SQLITE_OK { Ok(()) } else { Err(self.last_error()) }
     }
 
+    /// Drops the parsed schema if its history was abandoned. Inside a transaction the schema is the one of the
+    /// transaction's state and stays.
+    pub(super) fn refresh_schema(&self) -> Result<(), Error> {
+        let Some(epoch) = self.schema_epoch.get().filter(|epoch| epoch.is_stale()) else { return Ok(()) };
+        let _guard = self.enter();
+        // SAFETY: open handle, ours while the guard lives; the schema name is NUL-terminated.
+        if unsafe { ffi::sqlite3_txn_state(self.handle, c"main".as_ptr()) } != ffi::SQLITE_TXN_NONE {
+            return Ok(());
+        }
+        let current = epoch.current.load(Ordering::Acquire);
+        let reset = c"PRAGMA writable_schema=RESET".as_ptr();
+        // SAFETY: open handle, ours while the guard lives; no callback, no place for a message.
+        let code = unsafe { ffi::sqlite3_exec(self.handle, reset, None, ptr::null_mut(), ptr::null_mut()) };
+        self.check(code)?;
+        epoch.parsed.store(current, Ordering::Release);
+        Ok(())
+    }
+
     /// Continues a panic of the progress hook, which could not unwind through SQLite.
     pub(super) fn resume_hook_panic(&self) {
         if let Some(payload) = self.panic.lock().take() {
@@ -132,6 +176,7 @@ impl Connection {
                 noticed: Noticed::default(),
                 progress: Mutex::new(None),
                 panic: Mutex::new(None),
+                schema_epoch: OnceLock::new(),
                 _keep_alive: keep_alive,
             }),
         };
@@ -249,6 +294,11 @@ impl Connection {
         // SAFETY: open handle, ours while the guard lives.
         unsafe { ffi::sqlite3_progress_handler(self.inner.handle, 0, None, ptr::null_mut()) };
         *self.inner.progress.lock() = None;
+    }
+
+    /// Makes the connection follow a database whose history can be abandoned. Once per connection.
+    pub(crate) fn follow(&self, epoch: Arc<SchemaEpoch>) {
+        self.inner.schema_epoch.get_or_init(|| epoch);
     }
 
     /// Exclusive use of the connection, for what has to happen between two statements.

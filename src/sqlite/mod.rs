@@ -10,7 +10,7 @@ mod authorizer;
 mod conn;
 mod stmt;
 
-pub use conn::{Connection, Interrupt, TransactionState};
+pub use conn::{Connection, Interrupt, SchemaEpoch, TransactionState};
 pub use stmt::{Prepared, Statement, Step, Value};
 
 use std::ffi::{CStr, c_char, c_int};

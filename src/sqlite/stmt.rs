@@ -58,6 +58,7 @@ impl Statement {
     pub(super) fn prepare(inner: &Arc<Inner>, sql: &[u8]) -> Result<Prepared, Error> {
         let Ok(len) = c_int::try_from(sql.len()) else { return Err(Error::from_code(ffi::SQLITE_TOOBIG)) };
         let _guard = inner.enter();
+        inner.refresh_schema()?;
         inner.noticed().clear();
         let mut raw = ptr::null_mut();
         let mut tail: *const c_char = ptr::null();
@@ -135,6 +136,7 @@ impl Statement {
     /// Runs the statement up to its next row or its end.
     pub fn step(&mut self) -> Result<Step, Error> {
         let _guard = self.inner.enter();
+        self.inner.refresh_schema()?;
         // SAFETY: the statement lives as long as `self`; the guard keeps its connection ours.
         let code = unsafe { ffi::sqlite3_step(self.raw) };
         self.inner.resume_hook_panic();

@@ -1,5 +1,7 @@
 //! Images of a whole database: captured by reference for a snapshot, restored from one.
 
+use std::sync::atomic::Ordering;
+
 use super::database::{Database, State, random_word};
 use super::locks::LockMask;
 use super::pages::{PageRef, is_wal_page1, zeros};
@@ -43,6 +45,7 @@ impl Database {
             return Err(Error::Busy);
         }
         let unused = state.replace(image.pages, size, salt);
+        self.history.fetch_add(1, Ordering::AcqRel);
         drop(state);
         drop(unused);
         Ok(())

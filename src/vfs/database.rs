@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::RwLock;
 
@@ -25,6 +26,8 @@ pub struct Database {
     pub(super) checkpoint_threshold: u32,
     pub(super) files: IndexFiles,
     pub(super) fault: Arc<Fault>,
+    /// Grows whenever states are dropped that connections may have seen. Written under the lock of `state`.
+    pub(super) history: Arc<AtomicU64>,
     pub(super) state: RwLock<State>,
 }
 
@@ -87,8 +90,8 @@ impl Database {
         };
         state.stamp(&mut header, 0);
         state.index.reset(&header, &header);
-        let state = RwLock::new(state);
-        Ok(Database { name: name.to_vec(), serial, checkpoint_threshold, files, fault, state })
+        let (history, state) = (Arc::default(), RwLock::new(state));
+        Ok(Database { name: name.to_vec(), serial, checkpoint_threshold, files, fault, history, state })
     }
 
     /// The name it was created with, verbatim.

@@ -13,6 +13,7 @@ use super::pages::PageRef;
 use super::shm::ViewMapping;
 use super::txn::Deletion;
 use super::{Error, Registration, View};
+use crate::sqlite::SchemaEpoch;
 
 const DELETE_NEEDS_WRITE: &str =
     "PRAGMA delete_database must be run in a write transaction. Use BEGIN IMMEDIATE to start one.";
@@ -25,6 +26,8 @@ pub(super) struct MainHandle {
     pub(super) database: Arc<Database>,
     /// Keeps the `sqlite3_vfs` alive that SQLite opened this file through.
     _registration: Arc<Registration>,
+    /// Which history of the database the connection's parsed schema belongs to.
+    pub(super) schema_epoch: Arc<SchemaEpoch>,
     state: Mutex<HandleState>,
 }
 
@@ -55,7 +58,8 @@ impl MainHandle {
             undecided: false,
             mapping: None,
         };
-        MainHandle { database, _registration: registration, state: Mutex::new(state) }
+        let schema_epoch = Arc::new(SchemaEpoch::new(Arc::clone(&database.history)));
+        MainHandle { database, _registration: registration, schema_epoch, state: Mutex::new(state) }
     }
 
     /// Shows a view, with the right to write exactly if it is the speculative one. Not inside a transaction.
@@ -147,7 +151,12 @@ impl MainHandle {
         if handle.shared & mask != 0 {
             return Ok(());
         }
-        self.database.state.write().locks.acquire_shared(mask).map_err(|_| Error::Busy)?;
+        let mut state = self.database.state.write();
+        if handle.shared == 0 && self.schema_epoch.is_stale() {
+            // The history was abandoned between the check before the statement and this moment.
+            return Err(Error::HistoryAbandoned);
+        }
+        state.locks.acquire_shared(mask).map_err(|_| Error::Busy)?;
         handle.shared |= mask;
         Ok(())
     }

@@ -61,6 +61,9 @@ pub enum Error {
     /// The view of a connection can only change between transactions.
     #[error("the connection is inside a transaction")]
     InTransaction,
+    /// Speculative states were dropped while a statement started.
+    #[error("the state that the statement was compiled for was dropped")]
+    HistoryAbandoned,
     /// Transactions must be published in the order in which they executed.
     #[error("transaction {given:?} is not the oldest one, which is {expected:?}")]
     NotOldest {
@@ -194,6 +197,7 @@ impl VfsConnection {
         // SAFETY: the file stays open while the connection does, which the guard keeps to this thread.
         let handle = unsafe { file::main_handle(file) }.ok_or(Error::Foreign)?;
         drop(guard);
+        sqlite.follow(Arc::clone(&handle.schema_epoch));
         Ok(VfsConnection { sqlite, handle })
     }
 

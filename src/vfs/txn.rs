@@ -7,6 +7,8 @@
 //! S.mxFrame    ------------------------------------------------------^
 //! ```
 
+use std::sync::atomic::Ordering;
+
 use crate::config::PAGE_SIZE;
 
 use super::database::{Database, State};
@@ -110,6 +112,7 @@ impl Database {
             return Err(Error::Busy);
         }
         let unused = state.drop_speculation();
+        self.history.fetch_add(1, Ordering::AcqRel);
         drop(state);
         drop(unused);
         Ok(())
