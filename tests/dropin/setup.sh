@@ -3,7 +3,7 @@
 # Gives them a work directory ($WORK), free ports, background programs that never outlive the script, bounded waits,
 # and the library under test: build/stage, or Debian's own with LIBRARY=debian (to test the scripts themselves).
 
-NAME=$(basename "$0" .sh)
+NAME=${NAME:-$(basename "$0" .sh)}
 mkdir -p build
 WORK=$(mktemp -d "$PWD/build/$NAME.XXXXXX")
 STAGE=$PWD/build/stage
