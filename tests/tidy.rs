@@ -18,8 +18,8 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("trace", &["config"]),
     ("raft", &["codec"]),
     ("sqlite", &["error", "config"]),
-    ("wire", &["codec", "error", "config", "raft::message", "raft::types", "raft::configuration"]),
-    ("store", &["codec", "error", "config", "raft::types", "raft::configuration"]),
+    ("wire", &["codec", "error", "config", "raft"]),
+    ("store", &["codec", "error", "config", "raft"]),
     ("vfs", &["codec", "error", "config", "sqlite"]),
     ("net", &["codec", "error", "config", "wire"]),
     ("db", &["codec", "error", "config", "vfs", "sqlite", "wire::tuple"]),
@@ -28,6 +28,10 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("server", &["codec", "error", "config", "wire", "net", "node", "client"]),
     ("ffi", &["codec", "error", "config", "trace", "raft", "sqlite", "node", "server"]),
 ];
+
+/// Of the Raft core, the modules beside it know the plain data only; only `node` drives it.
+const ONLY_FOR_NODE: [&str; 5] =
+    ["raft::Raft", "raft::Input", "raft::Output", "raft::Outputs", "raft::StepError"];
 
 /// The directories that may say `unsafe`.
 const UNSAFE_HOMES: [&str; 3] = ["ffi", "sqlite", "vfs"];
@@ -191,7 +195,9 @@ fn modules_use_only_the_layers_below_them() {
             let line = code[..start].lines().count().max(1);
             for path in expand(&code[start + found.len()..]) {
                 let target = name(&path);
-                if target != module && !allowed.iter().any(|entry| *entry == target || *entry == path) {
+                let is_allowed = allowed.iter().any(|entry| *entry == target || *entry == path)
+                    && (module == "node" || !ONLY_FOR_NODE.contains(&path.as_str()));
+                if target != module && !is_allowed {
                     findings.push(format!("{}:{line}: {module} must not use {path}", source.path.display()));
                 }
             }
