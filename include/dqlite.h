@@ -103,9 +103,9 @@ typedef unsigned long long dqlite_node_id;
 /**
  * A function of the host program that connects to another server.
  *
- * It gets the `arg` given when it was set and the server's address, valid during the call. It stores a connected
- * stream socket in `*fd`, which from then on belongs to the library, and returns 0; or it returns another value.
- * It runs on threads of the library, where it may block, perhaps on several at once.
+ * It gets the `arg` given when it was set and the server's address, valid during the call. It stores a
+ * connected stream socket in `*fd`, which from then on belongs to the library, and returns 0; or it returns
+ * another value. It runs on threads of the library, where it may block, perhaps on several at once.
  */
 typedef int (*dqlite_connect_func)(void *arg, const char *address, int *fd);
 
@@ -194,11 +194,12 @@ int dqlite_version_number(void);
 /**
  * Creates a node. The node does nothing until dqlite_node_start.
  *
- * `id` identifies the server in its cluster; with id 1 and an empty directory the node starts a new cluster of its
- * own. `address` is where the other servers and the clients reach it. `data_dir` is an existing directory that
- * belongs to this node alone.
+ * `id` identifies the server in its cluster; with id 1 and an empty directory the node starts a new cluster
+ * of its own. `address` is where the other servers and the clients reach it. `data_dir` is an existing
+ * directory that belongs to this node alone.
  *
- * On failure a handle is stored in `*n` all the same: dqlite_node_errmsg has the reason, and it must be destroyed.
+ * On failure a handle is stored in `*n` all the same: dqlite_node_errmsg has the reason, and it must be
+ * destroyed.
  */
 DQLITE_API
 int dqlite_node_create(dqlite_node_id id,
@@ -216,8 +217,8 @@ DQLITE_API void dqlite_node_destroy(struct dqlite_node *n);
 /**
  * The reason of the last failed call on this node; "" if none failed, "node is NULL" if `n` is NULL.
  *
- * The text is never cleared by a call that succeeds, so ask only after a failure. The pointer is valid until the
- * next call of this function, or until the node is destroyed.
+ * The text is never cleared by a call that succeeds, so ask only after a failure. The pointer is valid until
+ * the next call of this function, or until the node is destroyed.
  */
 DQLITE_API
 const char *dqlite_node_errmsg(struct dqlite_node *n);
@@ -225,8 +226,8 @@ const char *dqlite_node_errmsg(struct dqlite_node *n);
 /**
  * Binds the node to the address on which it will listen. Required before dqlite_node_start.
  *
- * "10.0.0.1:9001" or "[2001:db8::1]:9001" (numbers, no names), or "@name" for an abstract Unix socket that only
- * this process can reach; "@" lets the kernel choose the name.
+ * "10.0.0.1:9001" or "[2001:db8::1]:9001" (numbers, no names), or "@name" for an abstract Unix socket that
+ * only this process can reach; "@" lets the kernel choose the name.
  */
 DQLITE_API
 int dqlite_node_set_bind_address(struct dqlite_node *n,
@@ -258,16 +259,16 @@ int dqlite_node_set_network_latency(struct dqlite_node *n,
 /**
  * Tells how long a message takes to another server, 1 to 3 600 000 milliseconds.
  *
- * Elections start after 15 times this value without a leader, heartbeats are sent every 1.5 times. Without this
- * call: 3000 ms and 500 ms. All servers of a cluster should have the same value.
+ * Elections start after 15 times this value without a leader, heartbeats are sent every 1.5 times. Without
+ * this call: 3000 ms and 500 ms. All servers of a cluster should have the same value.
  */
 DQLITE_API
 int dqlite_node_set_network_latency_ms(struct dqlite_node *n,
                                        unsigned int milliseconds);
 
 /**
- * Tells in which failure domain (rack, availability zone) the server is. Clients that assign roles use it to spread
- * the voters. Allowed at any time.
+ * Tells in which failure domain (rack, availability zone) the server is. Clients that assign roles use it to
+ * spread the voters. Allowed at any time.
  */
 DQLITE_API
 int dqlite_node_set_failure_domain(struct dqlite_node *n,
@@ -282,8 +283,8 @@ int dqlite_node_set_snapshot_params(struct dqlite_node *n,
                                     unsigned int snapshot_trailing);
 
 /**
- * Sets after how many log entries a snapshot is taken (`snapshot_threshold`, default 1024) and how many entries are
- * kept in the log behind it for servers that lag (`snapshot_trailing`, default 8192).
+ * Sets after how many log entries a snapshot is taken (`snapshot_threshold`, default 1024) and how many
+ * entries are kept in the log behind it for servers that lag (`snapshot_trailing`, default 8192).
  *
  * `snapshot_trailing` must be at least 4 and at least `snapshot_threshold`. `trailing_strategy` is
  * DQLITE_SNAPSHOT_TRAILING_STATIC or DQLITE_SNAPSHOT_TRAILING_DYNAMIC.
@@ -295,11 +296,10 @@ int dqlite_node_set_snapshot_params_v2(struct dqlite_node *n,
                                        int trailing_strategy);
 
 /**
- * Sets the unit of writes to the log: a power of two from 512 to 262144 bytes. Any other value is DQLITE_ERROR.
+ * Sets the unit of writes to the log: a power of two from 512 to 262144 bytes. Any other value is
+ * DQLITE_ERROR.
  */
-DQLITE_API
-int dqlite_node_set_block_size(struct dqlite_node *n,
-                               size_t size);
+DQLITE_API int dqlite_node_set_block_size(struct dqlite_node *n, size_t size);
 
 /**
  * Sets how many voters role management aims at (default 3). Allowed at any time.
@@ -333,8 +333,8 @@ DQLITE_API int dqlite_node_set_auto_recovery(struct dqlite_node *n, bool enabled
 DQLITE_API int dqlite_node_set_snapshot_compression(struct dqlite_node *n, bool enabled);
 
 /**
- * Sets how long a write waits for another connection's transaction before it fails with SQLITE_BUSY (default 0).
- * Allowed at any time.
+ * Sets how long a write waits for another connection's transaction before it fails with SQLITE_BUSY (default
+ * 0). Allowed at any time.
  */
 DQLITE_API
 int dqlite_node_set_busy_timeout(struct dqlite_node *n,
@@ -376,8 +376,8 @@ int dqlite_node_recover(struct dqlite_node *n,
                         int n_info);
 
 /**
- * Replaces the cluster's configuration in the log of a node that does not run, for a cluster that has lost too
- * many servers to elect a leader. The other servers must get a copy of this node's data directory.
+ * Replaces the cluster's configuration in the log of a node that does not run, for a cluster that has lost
+ * too many servers to elect a leader. The other servers must get a copy of this node's data directory.
  */
 DQLITE_API
 int dqlite_node_recover_ext(struct dqlite_node *n,
@@ -387,7 +387,8 @@ int dqlite_node_recover_ext(struct dqlite_node *n,
 /**
  * Tells index and term of the last entry in the log of a node that does not run; 0 and 0 for an empty log.
  *
- * Of several data directories the one with the highest term, then the highest index, is the one to recover from.
+ * Of several data directories the one with the highest term, then the highest index, is the one to recover
+ * from.
  */
 DQLITE_API
 int dqlite_node_describe_last_entry(struct dqlite_node *n,
@@ -421,7 +422,8 @@ int dqlite_server_set_auto_bootstrap(struct dqlite_server *server,
                                      bool on);
 
 /**
- * Lets the first start join the cluster of the servers with these `n` addresses. Further calls add to the list.
+ * Lets the first start join the cluster of the servers with these `n` addresses. Further calls add to the
+ * list.
  */
 DQLITE_API DQLITE_EXPERIMENTAL
 int dqlite_server_set_auto_join(struct dqlite_server *server,

@@ -1,7 +1,8 @@
 //! `LIBDQLITE_TRACE`: log lines on standard error for programs that use the C library.
 //!
 //! The C API calls [`install_from_environment`] when a node starts; the Rust API never does, since there the
-//! program owns its subscriber. One subscriber serves the process and stays until it ends. Any thread may log.
+//! program owns its subscriber. One subscriber serves the process and stays until it ends. Any thread may
+//! log.
 //!
 //! ```text
 //! LIBDQLITE[030528] 2026-11-22T05:05:08.971195Z dqlite/raft DEBUG src/raft/election.rs:159 campaign term=3
@@ -45,8 +46,9 @@ pub fn install_from_environment(switch: &'static AtomicBool) -> bool {
     true
 }
 
-/// What a value of the variable lets through: 1 debug, 2 info, 3 warnings, 4 errors, 5 fatal errors (which are
-/// errors here). Every other value, also one that is no number, lets everything through, as in the C library.
+/// What a value of the variable lets through: 1 debug, 2 info, 3 warnings, 4 errors, 5 fatal errors (which
+/// are errors here). Every other value, also one that is no number, lets everything through, as in the C
+/// library.
 fn level_of(value: &str) -> LevelFilter {
     let value = value.trim_start();
     let digits = value.strip_prefix('+').unwrap_or(value);

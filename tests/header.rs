@@ -1,4 +1,6 @@
-//! `include/dqlite.h` is what cbindgen makes of `src/ffi`. `UPDATE_HEADER=1 cargo test --test header` rewrites it.
+//! `include/dqlite.h` is what cbindgen makes of `src/ffi`.
+//!
+//! `UPDATE_HEADER=1 cargo test --test header` rewrites it.
 
 use std::path::{Path, PathBuf};
 
@@ -30,15 +32,14 @@ fn committed_header_is_what_the_sources_say() {
         return;
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    if let Some((line, (is, should))) = (1..)
-        .zip(committed.lines().chain(std::iter::repeat("")).zip(expected.lines()))
-        .find(|(_, (is, should))| is != should)
-    {
-        panic!(
-            "include/dqlite.h, line {line}, is not what src/ffi says. Run: make fix\n  is     {is}\n  should {should}"
-        );
+    for (number, (is, should)) in (1..).zip(committed.lines().zip(expected.lines())) {
+        assert_eq!(is, should, "include/dqlite.h:{number} (left) is not what src/ffi says. Run: make fix");
     }
-    assert_eq!(committed.lines().count(), expected.lines().count(), "include/dqlite.h has lines too many");
+    assert_eq!(
+        committed.lines().count(),
+        expected.lines().count(),
+        "include/dqlite.h ends elsewhere. Run: make fix"
+    );
 }
 
 #[test]

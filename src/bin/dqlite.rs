@@ -1,5 +1,5 @@
-//! The `dqlite` program. It knows its version and its help; the commands themselves belong to later releases and
-//! are refused with exit code 2.
+//! The `dqlite` program. It knows its version and its help; the commands themselves belong to later releases
+//! and are refused with exit code 2.
 
 use std::process::ExitCode;
 

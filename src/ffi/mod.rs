@@ -1,12 +1,13 @@
 //! The C API: the only exported symbols of the shared library, one file per object.
 //!
-//! An exported function checks its arguments and makes one call on the object behind the handle; nothing is decided
-//! here. Its doc comment is what a C programmer reads in `include/dqlite.h`, which `tests/header.rs` generates, so
-//! that comment has no `# Safety` section. The safety contract of every export is this one instead:
+//! An exported function checks its arguments and makes one call on the object behind the handle; nothing is
+//! decided here. Its doc comment is what a C programmer reads in `include/dqlite.h`, which `tests/header.rs`
+//! generates, so that comment has no `# Safety` section. The safety contract of every export is this one
+//! instead:
 //!
 //! * A handle is NULL or came from the matching `create` and was not destroyed. NULL is refused with
-//!   `DQLITE_MISUSE`; so is a destroyed handle while its memory still shows the mark left by `destroy`, which is
-//!   a help for the caller, not a promise.
+//!   `DQLITE_MISUSE`; so is a destroyed handle while its memory still shows the mark left by `destroy`, which
+//!   is a help for the caller, not a promise.
 //! * A text is NULL or ends with a NUL. It is copied before the call returns.
 //! * An output pointer is NULL (refused) or points to writable memory of its type.
 //! * An array has as many elements as its count says.
@@ -181,7 +182,8 @@ unsafe fn take<T: Handle>(pointer: *mut T) -> Option<Box<T>> {
     // SAFETY: the caller's promise is the one that `object` asks for.
     let object = unsafe { object(pointer.cast_const()) }.ok()?;
     object.magic().store(DESTROYED, Ordering::Relaxed);
-    // SAFETY: the pointer came from Box::into_raw in `create`, and the mark just checked says it is still live.
+    // SAFETY: the pointer came from Box::into_raw in `create`, and the mark just checked says it is still
+    // live.
     Some(unsafe { Box::from_raw(pointer) })
 }
 

@@ -1,7 +1,8 @@
 //! `dqlite_node`: the handle around [`Node`].
 //!
-//! The handle keeps the text of the last failed call. `create` hands out a handle also when it fails, so that the
-//! caller can ask why; such a handle has no node inside and refuses everything but `errmsg` and `destroy`.
+//! The handle keeps the text of the last failed call. `create` hands out a handle also when it fails, so that
+//! the caller can ask why; such a handle has no node inside and refuses everything but `errmsg` and
+//! `destroy`.
 
 use std::ffi::{CString, OsStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -91,11 +92,12 @@ unsafe fn set(handle: *const NodeHandle, setter: impl FnOnce(&Node) -> Result<()
 
 /// Creates a node. The node does nothing until dqlite_node_start.
 ///
-/// `id` identifies the server in its cluster; with id 1 and an empty directory the node starts a new cluster of its
-/// own. `address` is where the other servers and the clients reach it. `data_dir` is an existing directory that
-/// belongs to this node alone.
+/// `id` identifies the server in its cluster; with id 1 and an empty directory the node starts a new cluster
+/// of its own. `address` is where the other servers and the clients reach it. `data_dir` is an existing
+/// directory that belongs to this node alone.
 ///
-/// On failure a handle is stored in `*n` all the same: dqlite_node_errmsg has the reason, and it must be destroyed.
+/// On failure a handle is stored in `*n` all the same: dqlite_node_errmsg has the reason, and it must be
+/// destroyed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_create(
     id: NodeId,
@@ -140,8 +142,8 @@ pub unsafe extern "C" fn dqlite_node_destroy(n: *mut NodeHandle) {
 
 /// The reason of the last failed call on this node; "" if none failed, "node is NULL" if `n` is NULL.
 ///
-/// The text is never cleared by a call that succeeds, so ask only after a failure. The pointer is valid until the
-/// next call of this function, or until the node is destroyed.
+/// The text is never cleared by a call that succeeds, so ask only after a failure. The pointer is valid until
+/// the next call of this function, or until the node is destroyed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_errmsg(n: *mut NodeHandle) -> *const c_char {
     if n.is_null() {
@@ -157,8 +159,8 @@ pub unsafe extern "C" fn dqlite_node_errmsg(n: *mut NodeHandle) -> *const c_char
 
 /// Binds the node to the address on which it will listen. Required before dqlite_node_start.
 ///
-/// "10.0.0.1:9001" or "[2001:db8::1]:9001" (numbers, no names), or "@name" for an abstract Unix socket that only
-/// this process can reach; "@" lets the kernel choose the name.
+/// "10.0.0.1:9001" or "[2001:db8::1]:9001" (numbers, no names), or "@name" for an abstract Unix socket that
+/// only this process can reach; "@" lets the kernel choose the name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_bind_address(n: *mut NodeHandle, address: *const c_char) -> c_int {
     let body = |handle: &NodeHandle| {
@@ -187,9 +189,9 @@ pub unsafe extern "C" fn dqlite_node_get_bind_address(n: *mut NodeHandle) -> *co
 
 /// A function of the host program that connects to another server.
 ///
-/// It gets the `arg` given when it was set and the server's address, valid during the call. It stores a connected
-/// stream socket in `*fd`, which from then on belongs to the library, and returns 0; or it returns another value.
-/// It runs on threads of the library, where it may block, perhaps on several at once.
+/// It gets the `arg` given when it was set and the server's address, valid during the call. It stores a
+/// connected stream socket in `*fd`, which from then on belongs to the library, and returns 0; or it returns
+/// another value. It runs on threads of the library, where it may block, perhaps on several at once.
 pub type ConnectFunction =
     Option<unsafe extern "C" fn(arg: *mut c_void, address: *const c_char, fd: *mut c_int) -> c_int>;
 
@@ -249,8 +251,8 @@ pub unsafe extern "C" fn dqlite_node_set_network_latency(
 
 /// Tells how long a message takes to another server, 1 to 3 600 000 milliseconds.
 ///
-/// Elections start after 15 times this value without a leader, heartbeats are sent every 1.5 times. Without this
-/// call: 3000 ms and 500 ms. All servers of a cluster should have the same value.
+/// Elections start after 15 times this value without a leader, heartbeats are sent every 1.5 times. Without
+/// this call: 3000 ms and 500 ms. All servers of a cluster should have the same value.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_network_latency_ms(
     n: *mut NodeHandle,
@@ -260,8 +262,8 @@ pub unsafe extern "C" fn dqlite_node_set_network_latency_ms(
     unsafe { set(n, |node| node.set_network_latency_ms(u64::from(milliseconds))) }
 }
 
-/// Tells in which failure domain (rack, availability zone) the server is. Clients that assign roles use it to spread
-/// the voters. Allowed at any time.
+/// Tells in which failure domain (rack, availability zone) the server is. Clients that assign roles use it to
+/// spread the voters. Allowed at any time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_failure_domain(n: *mut NodeHandle, code: c_ulonglong) -> c_int {
     // SAFETY: the module's contract for handles.
@@ -280,8 +282,8 @@ pub unsafe extern "C" fn dqlite_node_set_snapshot_params(
     unsafe { set(n, |node| node.set_snapshot_params(snapshot_threshold, snapshot_trailing, strategy)) }
 }
 
-/// Sets after how many log entries a snapshot is taken (`snapshot_threshold`, default 1024) and how many entries are
-/// kept in the log behind it for servers that lag (`snapshot_trailing`, default 8192).
+/// Sets after how many log entries a snapshot is taken (`snapshot_threshold`, default 1024) and how many
+/// entries are kept in the log behind it for servers that lag (`snapshot_trailing`, default 8192).
 ///
 /// `snapshot_trailing` must be at least 4 and at least `snapshot_threshold`. `trailing_strategy` is
 /// DQLITE_SNAPSHOT_TRAILING_STATIC or DQLITE_SNAPSHOT_TRAILING_DYNAMIC.
@@ -304,7 +306,8 @@ pub unsafe extern "C" fn dqlite_node_set_snapshot_params_v2(
     unsafe { call(n, body) }
 }
 
-/// Sets the unit of writes to the log: a power of two from 512 to 262144 bytes. Any other value is DQLITE_ERROR.
+/// Sets the unit of writes to the log: a power of two from 512 to 262144 bytes. Any other value is
+/// DQLITE_ERROR.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_block_size(n: *mut NodeHandle, size: usize) -> c_int {
     // SAFETY: the module's contract for handles.
@@ -356,8 +359,8 @@ pub unsafe extern "C" fn dqlite_node_set_snapshot_compression(n: *mut NodeHandle
     unsafe { set(n, |node| node.set_snapshot_compression(enabled)) }
 }
 
-/// Sets how long a write waits for another connection's transaction before it fails with SQLITE_BUSY (default 0).
-/// Allowed at any time.
+/// Sets how long a write waits for another connection's transaction before it fails with SQLITE_BUSY (default
+/// 0). Allowed at any time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_busy_timeout(n: *mut NodeHandle, msecs: c_uint) -> c_int {
     // SAFETY: the module's contract for handles.
@@ -420,8 +423,8 @@ pub unsafe extern "C" fn dqlite_node_recover(
     unsafe { call(n, body) }
 }
 
-/// Replaces the cluster's configuration in the log of a node that does not run, for a cluster that has lost too
-/// many servers to elect a leader. The other servers must get a copy of this node's data directory.
+/// Replaces the cluster's configuration in the log of a node that does not run, for a cluster that has lost
+/// too many servers to elect a leader. The other servers must get a copy of this node's data directory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_recover_ext(
     n: *mut NodeHandle,
@@ -448,7 +451,8 @@ fn recover(handle: &NodeHandle, configuration: Configuration) -> Result<(), Fail
 
 /// Tells index and term of the last entry in the log of a node that does not run; 0 and 0 for an empty log.
 ///
-/// Of several data directories the one with the highest term, then the highest index, is the one to recover from.
+/// Of several data directories the one with the highest term, then the highest index, is the one to recover
+/// from.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_describe_last_entry(
     n: *mut NodeHandle,

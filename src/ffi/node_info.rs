@@ -66,8 +66,8 @@ pub(super) unsafe fn read_infos(infos: *const NodeInfo, count: c_int) -> Result<
     checked(servers)
 }
 
-/// Reads the servers of `dqlite_node_recover_ext`. Each element is as long as its `size` says; the words that this
-/// library does not know must be zero.
+/// Reads the servers of `dqlite_node_recover_ext`. Each element is as long as its `size` says; the words that
+/// this library does not know must be zero.
 ///
 /// # Safety
 /// As for [`read_infos`], with elements of their own sizes following each other.

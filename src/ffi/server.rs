@@ -1,7 +1,7 @@
 //! `dqlite_server`: a node that finds and joins its cluster by itself (experimental in the C library too).
 //!
-//! The object keeps its settings. Starting it belongs to a later release and says so in the log, since the C library
-//! gave this object no way to ask for a text.
+//! The object keeps its settings. Starting it belongs to a later release and says so in the log, since the C
+//! library gave this object no way to ask for a text.
 
 use std::ffi::{OsStr, c_char, c_int, c_uint, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -111,7 +111,8 @@ pub unsafe extern "C" fn dqlite_server_set_auto_bootstrap(server: *mut ServerHan
     unsafe { set(server, change) }
 }
 
-/// Lets the first start join the cluster of the servers with these `n` addresses. Further calls add to the list.
+/// Lets the first start join the cluster of the servers with these `n` addresses. Further calls add to the
+/// list.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_set_auto_join(

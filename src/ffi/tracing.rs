@@ -1,4 +1,5 @@
-//! Tracing exports of the C library that a debugger or a test program may look for. They are not in the header.
+//! Tracing exports of the C library that a debugger or a test program may look for. They are not in the
+//! header.
 
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;

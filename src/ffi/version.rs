@@ -1,5 +1,5 @@
-//! Version symbols. Programs decide by them which functions they may call, so they name the C release whose API
-//! this library has; the package's own version follows the `@`.
+//! Version symbols. Programs decide by them which functions they may call, so they name the C release whose
+//! API this library has; the package's own version follows the `@`.
 
 use std::ffi::{c_char, c_int};
 

@@ -1,5 +1,5 @@
-//! Functions of C releases 1.6 to 1.18.1 that exposed the replicating VFS. No program outside upstream's own tests
-//! is known to call them; they exist so that a binary that names them still loads, and refuse to work.
+//! Functions of C releases 1.6 to 1.18.1 that exposed the replicating VFS. No program outside upstream's own
+//! tests is known to call them; they exist so that a binary that names them still loads, and refuse to work.
 
 // The names of arguments are the header's.
 #![allow(unused_variables)]

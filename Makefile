@@ -1,0 +1,54 @@
+# The one entry point for people and for continuous integration. `make help` lists what it can do.
+
+PREFIX     ?= /usr/local
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DESTDIR    ?=
+CARGO      ?= cargo
+
+# What the C API reports (config.rs), and the file name that C releases have had since 1.8.
+API_VERSION  := 1.18.6
+LIBRARY_FILE := libdqlite.so.0.0.1
+STAGE        := $(CURDIR)/build/stage
+
+.PHONY: all help install stage demo check kill9 fix deps clean
+
+all: ## Build the library, shared and static, in release form
+	$(CARGO) build --release --lib
+
+help: ## List the targets
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+install: all ## Install library, header and dqlite.pc (DESTDIR=, PREFIX=, LIBDIR=)
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -m 755 target/release/libdqlite.so $(DESTDIR)$(LIBDIR)/$(LIBRARY_FILE)
+	ln -sf $(LIBRARY_FILE) $(DESTDIR)$(LIBDIR)/libdqlite.so.0
+	ln -sf libdqlite.so.0 $(DESTDIR)$(LIBDIR)/libdqlite.so
+	install -m 644 target/release/libdqlite.a $(DESTDIR)$(LIBDIR)/libdqlite.a
+	install -m 644 include/dqlite.h $(DESTDIR)$(INCLUDEDIR)/dqlite.h
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+		-e 's|@VERSION@|$(API_VERSION)|' pkgconfig/dqlite.pc.in \
+		> $(DESTDIR)$(LIBDIR)/pkgconfig/dqlite.pc
+	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/dqlite.pc
+
+stage: ## Install into build/stage, where the tests and the demo look
+	@$(MAKE) --no-print-directory install DESTDIR= PREFIX=$(STAGE) LIBDIR=$(STAGE)/lib INCLUDEDIR=$(STAGE)/include
+
+demo: deps stage ## Run a small program with a node inside, kill it, and show that the data is still there
+	@sh c-tests/demo/demo.sh
+
+check: deps ## Run every test; ends with a summary
+	@CARGO='$(CARGO)' sh tests/check.sh
+
+kill9: deps stage ## 200 rounds of writers and kill -9 (KILL9_ROUNDS=, KILL9_SEED=)
+	@KILL9_ROUNDS=$${KILL9_ROUNDS:-200} sh tests/dropin/kill9.sh
+
+fix: ## Format the code and write include/dqlite.h again
+	$(CARGO) fmt
+	UPDATE_HEADER=1 $(CARGO) test --test header committed
+
+deps: ## Install what the build and the tests need, if it is missing
+	@sh tests/deps.sh
+
+clean: ## Remove everything that was built
+	rm -rf build target

@@ -1,0 +1,448 @@
+/*
+ * A node's life in good and in wrong orders: return codes and texts.
+ *
+ *     lifecycle DIRECTORY ADDRESS OTHER_ADDRESS
+ *
+ * DIRECTORY is an empty one for this run; the addresses are free.
+ */
+#include <dqlite.h>
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "wire_client.h"
+
+static const char *base, *address, *other_address;
+static int failures;
+
+static void check_int(int line, const char *what, long long is, long long should)
+{
+    if (is != should) {
+        fprintf(stderr, "lifecycle.c:%d: %s is %lld, should be %lld\n", line, what, is, should);
+        failures++;
+    }
+}
+
+static void check_text(int line, const char *what, const char *is, const char *should)
+{
+    if (is == NULL || strcmp(is, should) != 0) {
+        fprintf(stderr, "lifecycle.c:%d: %s is \"%s\", should be \"%s\"\n", line, what, is ? is : "(NULL)", should);
+        failures++;
+    }
+}
+
+static void check_some_text(int line, const char *what, const char *is)
+{
+    if (is == NULL || *is == '\0') {
+        fprintf(stderr, "lifecycle.c:%d: %s is empty\n", line, what);
+        failures++;
+    }
+}
+
+#define CHECK(call, code) check_int(__LINE__, #call, (call), (code))
+#define CHECK_TEXT(call, text) check_text(__LINE__, #call, (call), (text))
+/* A failed call must leave a reason. */
+#define REFUSED(node, call, code)                                  \
+    do {                                                           \
+        check_int(__LINE__, #call, (call), (code));                \
+        check_some_text(__LINE__, "errmsg after " #call, dqlite_node_errmsg(node)); \
+    } while (0)
+
+static const char *path(const char *name)
+{
+    static char text[4096];
+    snprintf(text, sizeof text, "%s/%s", base, name);
+    return text;
+}
+
+static const char *directory(const char *name)
+{
+    mkdir(path(name), 0755);
+    return path(name);
+}
+
+static int connect_never(void *arg, const char *to, int *fd)
+{
+    (void)arg;
+    (void)to;
+    (void)fd;
+    return 1;
+}
+
+/* ---- create ---- */
+
+static void null_arguments_are_misuse(void)
+{
+    dqlite_node *node = NULL;
+    dqlite_node_destroy(NULL);
+    CHECK_TEXT(dqlite_node_errmsg(NULL), "node is NULL");
+    CHECK(dqlite_node_create(1, address, base, NULL), DQLITE_MISUSE);
+    CHECK(dqlite_node_start(NULL), DQLITE_MISUSE);
+    CHECK(dqlite_node_stop(NULL), DQLITE_MISUSE);
+    CHECK(dqlite_node_handover(NULL), DQLITE_MISUSE);
+    CHECK(dqlite_node_set_bind_address(NULL, address), DQLITE_MISUSE);
+    CHECK(dqlite_node_set_busy_timeout(NULL, 1), DQLITE_MISUSE);
+    CHECK(dqlite_node_get_bind_address(NULL) == NULL, 1);
+    CHECK(dqlite_node_create(1, NULL, base, &node), DQLITE_MISUSE);
+    CHECK_TEXT(dqlite_node_errmsg(node), "address is NULL");
+    dqlite_node_destroy(node);
+    CHECK(dqlite_node_create(1, address, NULL, &node), DQLITE_MISUSE);
+    CHECK_TEXT(dqlite_node_errmsg(node), "data_dir is NULL");
+    dqlite_node_destroy(node);
+    CHECK(dqlite_generate_node_id(NULL) == 0, 1);
+    CHECK(dqlite_generate_node_id("127.0.0.1:1") != dqlite_generate_node_id("127.0.0.1:1"), 1);
+}
+
+static void create_fails(const char *data_dir, const char *text)
+{
+    dqlite_node *node = NULL;
+    CHECK(dqlite_node_create(1, address, data_dir, &node), DQLITE_ERROR);
+    CHECK(node != NULL, 1);
+    CHECK_TEXT(dqlite_node_errmsg(node), text);
+    /* The object refuses everything else and can be destroyed. */
+    CHECK(dqlite_node_start(node), DQLITE_MISUSE);
+    CHECK(dqlite_node_set_bind_address(node, address), DQLITE_MISUSE);
+    dqlite_node_destroy(node);
+}
+
+static void create_says_what_is_wrong_with_the_directory(void)
+{
+    char text[8192], name[1000];
+    FILE *file;
+    snprintf(text, sizeof text, "raft_init(): io: directory '%s' does not exist", path("missing"));
+    create_fails(path("missing"), text);
+
+    file = fopen(path("file"), "w");
+    CHECK(file != NULL, 1);
+    if (file != NULL)
+        fclose(file);
+    snprintf(text, sizeof text, "raft_init(): io: path '%s' is not a directory", path("file"));
+    create_fails(path("file"), text);
+
+    directory("read-only");
+    chmod(path("read-only"), 0555);
+    snprintf(text, sizeof text, "raft_init(): io: directory '%s' is not writable", path("read-only"));
+    create_fails(path("read-only"), text);
+
+    memset(name, 'x', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    create_fails(name, "raft_uv_init(): directory path too long");
+}
+
+static void create_refuses_metadata_of_an_unknown_format(void)
+{
+    unsigned char bytes[32] = {9};
+    char file_path[4200];
+    FILE *file;
+    snprintf(file_path, sizeof file_path, "%s/metadata1", directory("bad-metadata"));
+    file = fopen(file_path, "wb");
+    CHECK(file != NULL && fwrite(bytes, sizeof bytes, 1, file) == 1, 1);
+    if (file != NULL)
+        fclose(file);
+    create_fails(path("bad-metadata"), "raft_init(): io: decode content of metadata1: bad format version 9");
+}
+
+/* ---- setters ---- */
+
+static void setters_check_their_arguments(void)
+{
+    dqlite_node *node = NULL;
+    CHECK(dqlite_node_create(1, address, directory("setters"), &node), DQLITE_OK);
+    CHECK_TEXT(dqlite_node_errmsg(node), "");
+    CHECK(dqlite_node_get_bind_address(node) == NULL, 1);
+
+    CHECK(dqlite_node_set_network_latency_ms(node, 1), DQLITE_OK);
+    CHECK(dqlite_node_set_network_latency_ms(node, 3600000), DQLITE_OK);
+    REFUSED(node, dqlite_node_set_network_latency_ms(node, 0), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_set_network_latency_ms(node, 3600001), DQLITE_MISUSE);
+    CHECK(dqlite_node_set_network_latency(node, 1000000), DQLITE_OK);
+    CHECK(dqlite_node_set_network_latency(node, 3600000000000ULL), DQLITE_OK);
+    REFUSED(node, dqlite_node_set_network_latency(node, 999999), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_set_network_latency(node, 3600000000001ULL), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_set_network_latency(node, ~0ULL), DQLITE_MISUSE);
+
+    CHECK(dqlite_node_set_snapshot_params(node, 1024, 8192), DQLITE_OK);
+    CHECK(dqlite_node_set_snapshot_params(node, 0, 4), DQLITE_OK);
+    REFUSED(node, dqlite_node_set_snapshot_params(node, 1, 3), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_set_snapshot_params(node, 8, 7), DQLITE_MISUSE);
+    CHECK(dqlite_node_set_snapshot_params_v2(node, 4, 4, DQLITE_SNAPSHOT_TRAILING_DYNAMIC), DQLITE_OK);
+    REFUSED(node, dqlite_node_set_snapshot_params_v2(node, 4, 4, 2), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_set_snapshot_params_v2(node, 4, 4, -1), DQLITE_MISUSE);
+
+    CHECK(dqlite_node_set_block_size(node, 512), DQLITE_OK);
+    CHECK(dqlite_node_set_block_size(node, 256 * 1024), DQLITE_OK);
+    CHECK(dqlite_node_set_block_size(node, 4096), DQLITE_OK);
+    REFUSED(node, dqlite_node_set_block_size(node, 0), DQLITE_ERROR);
+    REFUSED(node, dqlite_node_set_block_size(node, 256), DQLITE_ERROR);
+    REFUSED(node, dqlite_node_set_block_size(node, 4097), DQLITE_ERROR);
+    REFUSED(node, dqlite_node_set_block_size(node, 512 * 1024), DQLITE_ERROR);
+
+    CHECK(dqlite_node_set_connect_func(node, connect_never, NULL), DQLITE_OK);
+    CHECK(dqlite_node_set_connect_func(node, NULL, NULL), DQLITE_OK);
+    CHECK(dqlite_node_set_failure_domain(node, ~0ULL), DQLITE_OK);
+    CHECK(dqlite_node_set_target_voters(node, -1), DQLITE_OK);
+    CHECK(dqlite_node_set_target_standbys(node, 2), DQLITE_OK);
+    CHECK(dqlite_node_set_pool_thread_count(node, 2), DQLITE_OK);
+    CHECK(dqlite_node_set_auto_recovery(node, false), DQLITE_OK);
+    CHECK(dqlite_node_set_snapshot_compression(node, true), DQLITE_OK);
+    CHECK(dqlite_node_set_busy_timeout(node, 100), DQLITE_OK);
+    CHECK(dqlite_node_enable_disk_mode(node), DQLITE_OK);
+    dqlite_node_destroy(node);
+}
+
+static void bind_address_is_parsed_and_given_back(void)
+{
+    static const char *const wrong[] = {"", "localhost", ":9000", "127.0.0.1:abc", "[::1]", "256.0.0.1:1"};
+    dqlite_node *node = NULL;
+    size_t i;
+    CHECK(dqlite_node_create(1, address, directory("bind"), &node), DQLITE_OK);
+    for (i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        REFUSED(node, dqlite_node_set_bind_address(node, wrong[i]), DQLITE_ERROR);
+    REFUSED(node, dqlite_node_set_bind_address(node, NULL), DQLITE_MISUSE);
+    CHECK(dqlite_node_get_bind_address(node) == NULL, 1);
+    CHECK(dqlite_node_set_bind_address(node, address), DQLITE_OK);
+    CHECK_TEXT(dqlite_node_get_bind_address(node), address);
+    CHECK(dqlite_node_set_bind_address(node, "@dqlite-lifecycle-test"), DQLITE_OK);
+    CHECK_TEXT(dqlite_node_get_bind_address(node), "@dqlite-lifecycle-test");
+    /* Never started: destroy releases the socket, so the same name can be bound again. */
+    dqlite_node_destroy(node);
+    CHECK(dqlite_node_create(1, address, directory("bind"), &node), DQLITE_OK);
+    CHECK(dqlite_node_set_bind_address(node, "@dqlite-lifecycle-test"), DQLITE_OK);
+    dqlite_node_destroy(node);
+}
+
+/* ---- start and stop ---- */
+
+static void wrong_orders_are_refused(void)
+{
+    dqlite_node *node = NULL;
+    CHECK(dqlite_node_create(1, address, directory("orders"), &node), DQLITE_OK);
+    REFUSED(node, dqlite_node_stop(node), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_handover(node), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_start(node), DQLITE_MISUSE); /* no bind address */
+    CHECK(dqlite_node_set_bind_address(node, address), DQLITE_OK);
+    CHECK(dqlite_node_start(node), DQLITE_OK);
+
+    CHECK(dqlite_node_start(node), DQLITE_ERROR);
+    CHECK_TEXT(dqlite_node_errmsg(node), "couldn't lock the raft directory");
+    REFUSED(node, dqlite_node_set_bind_address(node, other_address), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_set_connect_func(node, connect_never, NULL), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_set_network_latency_ms(node, 10), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_set_network_latency(node, 10000000), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_set_snapshot_params(node, 1024, 8192), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_set_block_size(node, 4096), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_enable_disk_mode(node), DQLITE_MISUSE);
+    CHECK(dqlite_node_set_failure_domain(node, 7), DQLITE_OK);
+    CHECK(dqlite_node_set_busy_timeout(node, 50), DQLITE_OK);
+    CHECK(dqlite_node_set_target_voters(node, 5), DQLITE_OK);
+    CHECK_TEXT(dqlite_node_get_bind_address(node), address);
+    REFUSED(node, dqlite_node_handover(node), DQLITE_ERROR); /* nobody to hand over to */
+
+    CHECK(dqlite_node_stop(node), DQLITE_OK);
+    REFUSED(node, dqlite_node_stop(node), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_handover(node), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_start(node), DQLITE_MISUSE); /* an object is for one start */
+    dqlite_node_destroy(node);
+}
+
+static void a_locked_directory_refuses_and_can_be_tried_again(void)
+{
+    dqlite_node *holder = NULL, *second = NULL;
+    CHECK(dqlite_node_create(1, address, directory("locked"), &holder), DQLITE_OK);
+    CHECK(dqlite_node_set_bind_address(holder, address), DQLITE_OK);
+    CHECK(dqlite_node_start(holder), DQLITE_OK);
+    CHECK(dqlite_node_create(1, other_address, path("locked"), &second), DQLITE_OK);
+    CHECK(dqlite_node_set_bind_address(second, other_address), DQLITE_OK);
+    CHECK(dqlite_node_start(second), DQLITE_ERROR);
+    CHECK_TEXT(dqlite_node_errmsg(second), "couldn't lock the raft directory");
+    CHECK(dqlite_node_stop(holder), DQLITE_OK);
+    CHECK(dqlite_node_start(second), DQLITE_OK);
+    CHECK(dqlite_node_stop(second), DQLITE_OK);
+    dqlite_node_destroy(second);
+    dqlite_node_destroy(holder);
+}
+
+static void first_integer(void *arg, size_t count, const char *const *columns, const struct wire_value *values)
+{
+    (void)count;
+    (void)columns;
+    *(int64_t *)arg = values[0].integer;
+}
+
+static int64_t rows_of_t(struct wire_client *client)
+{
+    int64_t count = -1;
+    CHECK(wire_query(client, "SELECT count(*) FROM t", first_integer, &count), WIRE_OK);
+    return count;
+}
+
+static dqlite_node *serve(const char *data_dir, struct wire_client *client)
+{
+    dqlite_node *node = NULL;
+    CHECK(dqlite_node_create(1, address, data_dir, &node), DQLITE_OK);
+    CHECK(dqlite_node_set_bind_address(node, address), DQLITE_OK);
+    CHECK(dqlite_node_start(node), DQLITE_OK);
+    CHECK(wire_connect(client, address, 20000), WIRE_OK);
+    CHECK(wire_open(client, "test"), WIRE_OK);
+    return node;
+}
+
+static void data_survives_stop_and_destroy_without_stop(void)
+{
+    struct wire_client client;
+    dqlite_node *node = serve(directory("data"), &client);
+    uint64_t leader = 0;
+    CHECK(wire_leader(&client, &leader), WIRE_OK);
+    CHECK(leader == 1, 1);
+    CHECK(wire_exec(&client, "CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT)"), WIRE_OK);
+    CHECK(wire_exec(&client, "INSERT INTO t (b) VALUES ('one'), ('two')"), WIRE_OK);
+    CHECK(client.row_count == 2 && client.last_id == 2, 1);
+    CHECK(wire_exec(&client, "INSERT INTO nosuch VALUES (1)"), WIRE_REFUSED);
+    CHECK_TEXT(client.error, "no such table: nosuch");
+    CHECK(dqlite_node_stop(node), DQLITE_OK);
+    CHECK(wire_exec(&client, "INSERT INTO t (b) VALUES ('late')"), WIRE_BROKEN);
+    wire_close(&client);
+    dqlite_node_destroy(node);
+
+    node = serve(path("data"), &client);
+    CHECK(rows_of_t(&client), 2);
+    CHECK(wire_exec(&client, "INSERT INTO t (b) VALUES ('three')"), WIRE_OK);
+    dqlite_node_destroy(node); /* still running: destroy stops it */
+    wire_close(&client);
+
+    node = serve(path("data"), &client);
+    CHECK(rows_of_t(&client), 3);
+    wire_close(&client);
+    CHECK(dqlite_node_stop(node), DQLITE_OK);
+    dqlite_node_destroy(node);
+}
+
+static void stop_closes_clients_in_the_middle_of_a_transaction(void)
+{
+    struct wire_client client;
+    dqlite_node *node = serve(path("data"), &client);
+    CHECK(wire_exec(&client, "BEGIN IMMEDIATE"), WIRE_OK);
+    CHECK(wire_exec(&client, "DELETE FROM t"), WIRE_OK);
+    CHECK(dqlite_node_stop(node), DQLITE_OK);
+    wire_close(&client);
+    dqlite_node_destroy(node);
+    node = serve(path("data"), &client);
+    CHECK(rows_of_t(&client), 3);
+    wire_close(&client);
+    dqlite_node_destroy(node);
+}
+
+static int count_descriptors(void)
+{
+    int count = 0, fd;
+    for (fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) != -1;
+    return count;
+}
+
+static void lives_leave_no_descriptor_behind(void)
+{
+    int round, before = 0;
+    for (round = 0; round < 6; round++) {
+        struct wire_client client;
+        dqlite_node *node = serve(path("data"), &client);
+        CHECK(wire_exec(&client, "UPDATE t SET b = b || 'x'"), WIRE_OK);
+        wire_close(&client);
+        CHECK(dqlite_node_stop(node), DQLITE_OK);
+        dqlite_node_destroy(node);
+        if (round == 0)
+            before = count_descriptors();
+    }
+    CHECK(count_descriptors(), before);
+}
+
+/* ---- what this release refuses, and how ---- */
+
+static void recover_checks_its_arguments(void)
+{
+    dqlite_node *node = NULL;
+    dqlite_node_info infos[2] = {{1, "127.0.0.1:1"}, {2, "127.0.0.1:2"}};
+    dqlite_node_info_ext ext[2] = {{sizeof ext[0], 1, 0, 0}, {sizeof ext[0], 2, 0, 1}};
+    uint64_t index, term;
+    ext[0].address = (uint64_t)(uintptr_t) "127.0.0.1:1";
+    ext[1].address = (uint64_t)(uintptr_t) "127.0.0.1:2";
+    CHECK(dqlite_node_create(1, address, directory("recover"), &node), DQLITE_OK);
+    REFUSED(node, dqlite_node_recover(node, infos, 0), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_recover(node, infos, -1), DQLITE_NOMEM);
+    REFUSED(node, dqlite_node_recover(node, NULL, 2), DQLITE_MISUSE);
+    infos[1].id = 1;
+    REFUSED(node, dqlite_node_recover(node, infos, 2), DQLITE_MISUSE);
+    infos[1].id = 0;
+    REFUSED(node, dqlite_node_recover(node, infos, 2), DQLITE_MISUSE);
+    infos[1].id = 2;
+    infos[1].address = infos[0].address;
+    REFUSED(node, dqlite_node_recover(node, infos, 2), DQLITE_MISUSE);
+    infos[1].address = NULL;
+    REFUSED(node, dqlite_node_recover(node, infos, 2), DQLITE_MISUSE);
+    ext[1].size = 31;
+    REFUSED(node, dqlite_node_recover_ext(node, ext, 2), DQLITE_MISUSE);
+    ext[1].size = 36;
+    REFUSED(node, dqlite_node_recover_ext(node, ext, 2), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_describe_last_entry(node, NULL, &term), DQLITE_MISUSE);
+    REFUSED(node, dqlite_node_describe_last_entry(node, &index, NULL), DQLITE_MISUSE);
+    dqlite_node_destroy(node);
+
+    CHECK(dqlite_node_create(1, address, path("recover"), &node), DQLITE_OK);
+    CHECK(dqlite_node_set_bind_address(node, address), DQLITE_OK);
+    CHECK(dqlite_node_start(node), DQLITE_OK);
+    REFUSED(node, dqlite_node_recover(node, infos, 1), DQLITE_ERROR);
+    REFUSED(node, dqlite_node_describe_last_entry(node, &index, &term), DQLITE_MISUSE);
+    CHECK(dqlite_node_stop(node), DQLITE_OK);
+    REFUSED(node, dqlite_node_describe_last_entry(node, &index, &term), DQLITE_MISUSE);
+    dqlite_node_destroy(node);
+}
+
+static void a_server_object_keeps_settings_and_does_not_start(void)
+{
+    static const char *const others[] = {"127.0.0.1:1", "127.0.0.1:2"};
+    dqlite_server *server = NULL;
+    CHECK(dqlite_server_create(NULL, &server), DQLITE_MISUSE);
+    CHECK(dqlite_server_create(base, NULL), DQLITE_MISUSE);
+    CHECK(dqlite_server_create(base, &server), DQLITE_OK);
+    CHECK(dqlite_server_set_address(server, address), DQLITE_OK);
+    CHECK(dqlite_server_set_bind_address(server, other_address), DQLITE_OK);
+    CHECK(dqlite_server_set_auto_bootstrap(server, true), DQLITE_OK);
+    CHECK(dqlite_server_set_auto_join(server, others, 2), DQLITE_OK);
+    CHECK(dqlite_server_set_connect_func(server, connect_never, NULL), DQLITE_OK);
+    CHECK(dqlite_server_get_id(server) == 0, 1);
+    CHECK(dqlite_server_stop(server), DQLITE_ERROR);
+    CHECK(dqlite_server_handover(server), DQLITE_ERROR);
+    CHECK(dqlite_server_start(server), DQLITE_ERROR);
+    dqlite_server_destroy(server);
+    dqlite_server_destroy(NULL);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 4) {
+        fprintf(stderr, "usage: lifecycle DIRECTORY ADDRESS OTHER_ADDRESS\n");
+        return 2;
+    }
+    base = argv[1];
+    address = argv[2];
+    other_address = argv[3];
+    null_arguments_are_misuse();
+    create_says_what_is_wrong_with_the_directory();
+    create_refuses_metadata_of_an_unknown_format();
+    setters_check_their_arguments();
+    bind_address_is_parsed_and_given_back();
+    wrong_orders_are_refused();
+    a_locked_directory_refuses_and_can_be_tried_again();
+    data_survives_stop_and_destroy_without_stop();
+    stop_closes_clients_in_the_middle_of_a_transaction();
+    lives_leave_no_descriptor_behind();
+    recover_checks_its_arguments();
+    a_server_object_keeps_settings_and_does_not_start();
+    if (failures > 0)
+        fprintf(stderr, "lifecycle: %d checks failed\n", failures);
+    return failures > 0;
+}

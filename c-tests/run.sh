@@ -1,0 +1,72 @@
+#!/bin/sh
+# The C tests: programs linked with the library as `make stage` installed it, shared and static.
+set -eu
+cd "$(dirname "$0")/.."
+NAME=c-tests
+. tests/dropin/setup.sh
+
+CARGO=${CARGO:-cargo}
+export PKG_CONFIG_PATH="$STAGE/lib/pkgconfig"
+WARNINGS="-Wall -Wextra -Wpedantic -Wstrict-prototypes -Werror"
+FLAGS=$(pkg-config --cflags --libs dqlite)
+LIBS_PRIVATE=$(sed -n 's/^Libs.private: //p' "$STAGE/lib/pkgconfig/dqlite.pc")
+LIBRARY_FILE=$STAGE/lib/libdqlite.so.0
+
+# Flags are separate words throughout.
+# shellcheck disable=SC2086
+build() {
+    program=$1
+    shift
+    say "building $program: $*"
+    "$@" -o "$WORK/$program"
+}
+
+say "SONAME, symbols and what the library needs"
+readelf -d "$LIBRARY_FILE" > "$WORK/dynamic"
+grep -q "SONAME.*\[libdqlite.so.0\]" "$WORK/dynamic" || fail "SONAME is not libdqlite.so.0"
+grep -q "NEEDED.*\[libsqlite3.so.0\]" "$WORK/dynamic" || fail "the system's libsqlite3.so.0 is not used"
+grep -q "FLAGS_1.*NODELETE" "$WORK/dynamic" || fail "the library may be unloaded while its threads run"
+readelf --dyn-syms -W "$LIBRARY_FILE" \
+    | awk '$5 != "LOCAL" && $7 != "UND" && ($4 == "FUNC" || $4 == "OBJECT") {
+               print ($4 == "OBJECT" ? "OBJECT/" $3 : $4), $8 }' \
+    | LC_ALL=C sort -k 2 > "$WORK/symbols"
+grep -v '^#' c-tests/symbols.txt > "$WORK/symbols-expected"
+diff "$WORK/symbols-expected" "$WORK/symbols" >&2 || fail "exports differ from c-tests/symbols.txt (< expected, > found)"
+
+build link-c99 cc -std=c99 $WARNINGS c-tests/link.c $FLAGS
+build link-c11 cc -std=c11 $WARNINGS c-tests/link.c $FLAGS
+build link-cxx c++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -x c++ c-tests/link.c $FLAGS
+build link-nonpie cc -std=c99 $WARNINGS -no-pie -fno-pie c-tests/link.c $FLAGS
+build link-static cc -std=c99 $WARNINGS c-tests/link.c "-I$STAGE/include" "$STAGE/lib/libdqlite.a" -lsqlite3 $LIBS_PRIVATE
+build abi cc -std=c99 $WARNINGS c-tests/abi.c $FLAGS
+readelf -r -W "$WORK/link-nonpie" | grep -q "COPY.*dqlite_version_string" \
+    || fail "the non-PIE program holds no copy of dqlite_version_string, so it shows nothing"
+for program in link-c99 link-c11 link-cxx link-nonpie abi; do
+    with_library 20 "$WORK/$program" || fail "$program"
+done
+"$WORK/link-static" || fail "link-static"
+if readelf -d "$WORK/link-static" | grep -q "libdqlite"; then
+    fail "link-static uses the shared library"
+fi
+
+say "native libraries named in dqlite.pc"
+"$CARGO" rustc --quiet --lib --crate-type staticlib -- --print "native-static-libs=$WORK/native-libs" 2> "$WORK/cargo.log"
+tr ' ' '\n' < "$WORK/native-libs" | grep -v -e '^$' -e '^-lsqlite3$' | LC_ALL=C sort -u > "$WORK/native"
+echo "$LIBS_PRIVATE" | tr ' ' '\n' | LC_ALL=C sort -u > "$WORK/native-pc"
+diff "$WORK/native-pc" "$WORK/native" >&2 || fail "Libs.private of pkgconfig/dqlite.pc.in (<) is not what rustc needs (>)"
+
+build lifecycle cc -std=gnu99 -g $WARNINGS c-tests/lifecycle.c c-tests/wire_client.c $FLAGS
+build lifecycle-static cc -std=gnu99 -g $WARNINGS c-tests/lifecycle.c c-tests/wire_client.c "-I$STAGE/include" \
+    "$STAGE/lib/libdqlite.a" -lsqlite3 $LIBS_PRIVATE
+FIRST=127.0.0.1:$(free_port)
+SECOND=127.0.0.1:$(free_port)
+say "lifecycle"
+mkdir "$WORK/shared" "$WORK/static" "$WORK/checked"
+with_library 120 "$WORK/lifecycle" "$WORK/shared" "$FIRST" "$SECOND" || fail "lifecycle"
+say "lifecycle, linked statically"
+timeout 120 "$WORK/lifecycle-static" "$WORK/static" "$FIRST" "$SECOND" || fail "lifecycle-static"
+say "lifecycle under valgrind"
+with_library 400 valgrind --quiet --leak-check=full --show-leak-kinds=definite,indirect --errors-for-leak-kinds=definite,indirect \
+    --error-exitcode=99 --fair-sched=yes --num-callers=30 --log-file="$WORK/valgrind.log" \
+    "$WORK/lifecycle" "$WORK/checked" "$FIRST" "$SECOND" || fail "lifecycle under valgrind"
+say "ok"

@@ -1,0 +1,401 @@
+/* See wire_client.h. */
+#include "wire_client.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+enum {
+    REQUEST_LEADER = 0,
+    REQUEST_OPEN = 3,
+    REQUEST_EXEC_SQL = 8,
+    REQUEST_QUERY_SQL = 9,
+    RESPONSE_FAILURE = 0,
+    RESPONSE_SERVER = 1,
+    RESPONSE_DB = 4,
+    RESPONSE_RESULT = 6,
+    RESPONSE_ROWS = 7
+};
+
+#define PROTOCOL_VERSION 1u
+#define BODY_SIZE_MAX ((size_t)64 << 20)
+#define COLUMNS_MAX 2000
+#define ROWS_DONE UINT64_C(0xFFFFFFFFFFFFFFFF)
+#define ROWS_PART UINT64_C(0xEEEEEEEEEEEEEEEE)
+
+static int broken(struct wire_client *client, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(client->error, sizeof client->error, format, arguments);
+    va_end(arguments);
+    return WIRE_BROKEN;
+}
+
+/* ---- the body as a buffer ---- */
+
+static size_t padded(size_t size)
+{
+    return (size + 7) / 8 * 8;
+}
+
+static int reserve(struct wire_client *client, size_t size)
+{
+    unsigned char *body;
+    if (size > BODY_SIZE_MAX)
+        return broken(client, "a message of %zu bytes is too large", size);
+    if (size <= client->body_capacity)
+        return WIRE_OK;
+    body = realloc(client->body, size);
+    if (body == NULL)
+        return broken(client, "out of memory");
+    client->body = body;
+    client->body_capacity = size;
+    return WIRE_OK;
+}
+
+static int put_word(struct wire_client *client, uint64_t word)
+{
+    size_t i;
+    if (reserve(client, client->body_size + 8) != WIRE_OK)
+        return WIRE_BROKEN;
+    for (i = 0; i < 8; i++)
+        client->body[client->body_size++] = (unsigned char)(word >> (8 * i));
+    return WIRE_OK;
+}
+
+static int put_text(struct wire_client *client, const char *text)
+{
+    size_t size = strlen(text), room = padded(size + 1);
+    if (reserve(client, client->body_size + room) != WIRE_OK)
+        return WIRE_BROKEN;
+    memset(client->body + client->body_size, 0, room);
+    memcpy(client->body + client->body_size, text, size);
+    client->body_size += room;
+    return WIRE_OK;
+}
+
+/* Reads the received body from front to back. */
+struct reader {
+    const unsigned char *next;
+    size_t left;
+    int failed;
+};
+
+static struct reader reader_of(const struct wire_client *client)
+{
+    struct reader reader;
+    reader.next = client->body;
+    reader.left = client->body_size;
+    reader.failed = 0;
+    return reader;
+}
+
+static const unsigned char *take(struct reader *reader, size_t size)
+{
+    const unsigned char *start = reader->next;
+    if (reader->failed || size > reader->left) {
+        reader->failed = 1;
+        return NULL;
+    }
+    reader->next += size;
+    reader->left -= size;
+    return start;
+}
+
+static uint64_t take_word(struct reader *reader)
+{
+    const unsigned char *bytes = take(reader, 8);
+    uint64_t word = 0;
+    size_t i;
+    if (bytes == NULL)
+        return 0;
+    for (i = 0; i < 8; i++)
+        word |= (uint64_t)bytes[i] << (8 * i);
+    return word;
+}
+
+static const char *take_text(struct reader *reader)
+{
+    const void *end = reader->failed ? NULL : memchr(reader->next, 0, reader->left);
+    if (end == NULL) {
+        reader->failed = 1;
+        return "";
+    }
+    return (const char *)take(reader, padded((size_t)((const unsigned char *)end - reader->next) + 1));
+}
+
+/* ---- the connection ---- */
+
+static int send_all(struct wire_client *client, const void *data, size_t size)
+{
+    const char *bytes = data;
+    while (size > 0) {
+        ssize_t sent = send(client->fd, bytes, size, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent <= 0)
+            return broken(client, "send: %s", strerror(errno));
+        bytes += sent;
+        size -= (size_t)sent;
+    }
+    return WIRE_OK;
+}
+
+static int receive_all(struct wire_client *client, void *data, size_t size)
+{
+    char *bytes = data;
+    while (size > 0) {
+        ssize_t received = recv(client->fd, bytes, size, 0);
+        if (received < 0 && errno == EINTR)
+            continue;
+        if (received == 0)
+            return broken(client, "the node closed the connection");
+        if (received < 0)
+            return broken(client, "receive: %s", strerror(errno));
+        bytes += received;
+        size -= (size_t)received;
+    }
+    return WIRE_OK;
+}
+
+static int send_request(struct wire_client *client, int type)
+{
+    uint32_t words = (uint32_t)(client->body_size / 8);
+    unsigned char header[8] = {0};
+    size_t i;
+    for (i = 0; i < 4; i++)
+        header[i] = (unsigned char)(words >> (8 * i));
+    header[4] = (unsigned char)type;
+    if (send_all(client, header, sizeof header) != WIRE_OK)
+        return WIRE_BROKEN;
+    return send_all(client, client->body, client->body_size);
+}
+
+/* Receives one message, which must be of the type expected or a failure. */
+static int receive_response(struct wire_client *client, int expected)
+{
+    unsigned char header[8];
+    struct reader reader;
+    size_t size;
+    if (receive_all(client, header, sizeof header) != WIRE_OK)
+        return WIRE_BROKEN;
+    size = ((size_t)header[0] | (size_t)header[1] << 8 | (size_t)header[2] << 16 | (size_t)header[3] << 24) * 8;
+    if (reserve(client, size) != WIRE_OK)
+        return WIRE_BROKEN;
+    client->body_size = size;
+    if (receive_all(client, client->body, size) != WIRE_OK)
+        return WIRE_BROKEN;
+    if (header[4] == expected)
+        return WIRE_OK;
+    if (header[4] != RESPONSE_FAILURE)
+        return broken(client, "answer of type %d instead of %d", header[4], expected);
+    /* A statement that fails after its first row may put column names and rows before code and text; then this
+     * shows the number of columns as the code. Clients have always read it so. */
+    reader = reader_of(client);
+    client->code = take_word(&reader);
+    snprintf(client->error, sizeof client->error, "%s", take_text(&reader));
+    return reader.failed ? broken(client, "a failure that cannot be read") : WIRE_REFUSED;
+}
+
+int wire_connect(struct wire_client *client, const char *address, int timeout_ms)
+{
+    struct sockaddr_in to;
+    struct timeval timeout;
+    char host[64];
+    const char *colon = strrchr(address, ':');
+    int one = 1;
+    unsigned char version[8] = {PROTOCOL_VERSION, 0, 0, 0, 0, 0, 0, 0};
+
+    memset(client, 0, sizeof *client);
+    client->fd = -1;
+    memset(&to, 0, sizeof to);
+    to.sin_family = AF_INET;
+    if (colon == NULL || (size_t)(colon - address) >= sizeof host)
+        return broken(client, "not an address: %s", address);
+    memcpy(host, address, (size_t)(colon - address));
+    host[colon - address] = '\0';
+    to.sin_port = htons((uint16_t)atoi(colon + 1));
+    if (inet_pton(AF_INET, host, &to.sin_addr) != 1)
+        return broken(client, "not an IPv4 address: %s", address);
+    client->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (client->fd < 0)
+        return broken(client, "socket: %s", strerror(errno));
+    timeout.tv_sec = timeout_ms / 1000;
+    timeout.tv_usec = timeout_ms % 1000 * 1000;
+    setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+    setsockopt(client->fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
+    setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (connect(client->fd, (struct sockaddr *)&to, sizeof to) != 0)
+        broken(client, "connect to %s: %s", address, strerror(errno));
+    else if (send_all(client, version, sizeof version) == WIRE_OK)
+        return WIRE_OK;
+    close(client->fd);
+    client->fd = -1;
+    return WIRE_BROKEN;
+}
+
+void wire_close(struct wire_client *client)
+{
+    if (client->fd >= 0)
+        close(client->fd);
+    free(client->body);
+    memset(client, 0, sizeof *client);
+    client->fd = -1;
+}
+
+/* ---- requests ---- */
+
+int wire_leader(struct wire_client *client, uint64_t *id)
+{
+    struct reader reader;
+    int result;
+    client->body_size = 0;
+    if (put_word(client, 0) != WIRE_OK || send_request(client, REQUEST_LEADER) != WIRE_OK)
+        return WIRE_BROKEN;
+    result = receive_response(client, RESPONSE_SERVER);
+    if (result != WIRE_OK)
+        return result;
+    reader = reader_of(client);
+    *id = take_word(&reader);
+    return reader.failed ? broken(client, "an answer that cannot be read") : WIRE_OK;
+}
+
+int wire_open(struct wire_client *client, const char *database)
+{
+    client->body_size = 0;
+    if (put_text(client, database) != WIRE_OK || put_word(client, 0) != WIRE_OK || put_text(client, "") != WIRE_OK
+        || send_request(client, REQUEST_OPEN) != WIRE_OK)
+        return WIRE_BROKEN;
+    return receive_response(client, RESPONSE_DB);
+}
+
+static int send_sql(struct wire_client *client, int type, const char *sql)
+{
+    client->body_size = 0;
+    if (put_word(client, 0) != WIRE_OK || put_text(client, sql) != WIRE_OK)
+        return WIRE_BROKEN;
+    return send_request(client, type);
+}
+
+int wire_exec(struct wire_client *client, const char *sql)
+{
+    struct reader reader;
+    int result;
+    if (send_sql(client, REQUEST_EXEC_SQL, sql) != WIRE_OK)
+        return WIRE_BROKEN;
+    result = receive_response(client, RESPONSE_RESULT);
+    if (result != WIRE_OK)
+        return result;
+    reader = reader_of(client);
+    client->last_id = take_word(&reader);
+    client->row_count = take_word(&reader);
+    return reader.failed ? broken(client, "an answer that cannot be read") : WIRE_OK;
+}
+
+/* Codes above 5 are forms of the first five that a column's declared type asks for. */
+static struct wire_value take_value(struct reader *reader, int code)
+{
+    struct wire_value value;
+    uint64_t word;
+    memset(&value, 0, sizeof value);
+    switch (code) {
+    case 1:  /* integer */
+    case 9:  /* seconds since 1970 */
+    case 11: /* boolean */
+        value.kind = WIRE_INTEGER;
+        value.integer = (int64_t)take_word(reader);
+        break;
+    case 2:
+        value.kind = WIRE_FLOAT;
+        word = take_word(reader);
+        memcpy(&value.number, &word, sizeof value.number);
+        break;
+    case 3:
+    case 10: /* date as text */
+        value.kind = WIRE_TEXT;
+        value.bytes = take_text(reader);
+        value.size = strlen(value.bytes);
+        break;
+    case 4:
+        value.kind = WIRE_BLOB;
+        word = take_word(reader);
+        if (word > reader->left) {
+            reader->failed = 1;
+            break;
+        }
+        value.size = (size_t)word;
+        value.bytes = (const char *)take(reader, padded(value.size));
+        break;
+    case 5:
+        value.kind = WIRE_NULL;
+        take_word(reader);
+        break;
+    default:
+        reader->failed = 1;
+    }
+    return value;
+}
+
+/* Reads one message of rows; stores its end marker. */
+static int take_rows(struct wire_client *client, wire_row_function row, void *arg, uint64_t *marker)
+{
+    static const size_t codes_per_word = 16;
+    struct reader reader = reader_of(client), peek;
+    uint64_t count = take_word(&reader);
+    const char **columns;
+    struct wire_value *values;
+    size_t i;
+    if (count > COLUMNS_MAX)
+        return broken(client, "%llu columns", (unsigned long long)count);
+    columns = calloc((size_t)count + 1, sizeof *columns);
+    values = calloc((size_t)count + 1, sizeof *values);
+    for (i = 0; columns != NULL && i < count; i++)
+        columns[i] = take_text(&reader);
+    while (columns != NULL && values != NULL && !reader.failed) {
+        const unsigned char *codes;
+        peek = reader;
+        *marker = take_word(&peek);
+        if (*marker == ROWS_DONE || *marker == ROWS_PART)
+            break;
+        codes = take(&reader, ((size_t)count + codes_per_word - 1) / codes_per_word * 8);
+        for (i = 0; !reader.failed && i < count; i++)
+            values[i] = take_value(&reader, i % 2 == 0 ? codes[i / 2] & 15 : codes[i / 2] >> 4);
+        if (reader.failed || count == 0)
+            break;
+        client->row_count++;
+        if (row != NULL)
+            row(arg, (size_t)count, columns, values);
+    }
+    free(columns);
+    free(values);
+    if (reader.failed || (*marker != ROWS_DONE && *marker != ROWS_PART))
+        return broken(client, "rows that cannot be read");
+    return WIRE_OK;
+}
+
+int wire_query(struct wire_client *client, const char *sql, wire_row_function row, void *arg)
+{
+    uint64_t marker = ROWS_PART;
+    client->row_count = 0;
+    if (send_sql(client, REQUEST_QUERY_SQL, sql) != WIRE_OK)
+        return WIRE_BROKEN;
+    while (marker == ROWS_PART) {
+        int result = receive_response(client, RESPONSE_ROWS);
+        if (result != WIRE_OK)
+            return result;
+        marker = 0;
+        result = take_rows(client, row, arg, &marker);
+        if (result != WIRE_OK)
+            return result;
+    }
+    return WIRE_OK;
+}

@@ -1,0 +1,66 @@
+/*
+ * A small client of dqlite's protocol, enough for tests and the demo: connect, open a database, run SQL, read rows.
+ * One request at a time; every wait ends after the timeout given to wire_connect. Not a client for production use.
+ *
+ * A message is a header of eight bytes and a body of whole eight-byte words, all little-endian:
+ *
+ *     u32 words in the body | u8 type | u8 schema | u16 zero | body
+ *
+ * A text in a body ends with a NUL and is padded with zeros to a whole word.
+ */
+#ifndef WIRE_CLIENT_H
+#define WIRE_CLIENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* What the functions return. */
+enum {
+    WIRE_OK = 0,
+    WIRE_REFUSED = 1, /* the node answered with a failure: see code and error; the connection stays usable */
+    WIRE_BROKEN = 2   /* connection or protocol error: see error; close it */
+};
+
+struct wire_client {
+    int fd;             /* -1 when not connected */
+    uint64_t code;      /* SQLite result code of the last refusal */
+    char error[256];    /* text of the last refusal or error */
+    uint64_t last_id;   /* of the last wire_exec: row id of the last insert */
+    uint64_t row_count; /* of the last wire_exec: rows changed; of the last wire_query: rows received */
+    unsigned char *body;
+    size_t body_size;
+    size_t body_capacity;
+};
+
+/* The kind of a value, with the numbers of the protocol. */
+enum { WIRE_INTEGER = 1, WIRE_FLOAT = 2, WIRE_TEXT = 3, WIRE_BLOB = 4, WIRE_NULL = 5 };
+
+/* One value of a row. Text and bytes point into the client and are valid inside the row function only. */
+struct wire_value {
+    int kind;
+    int64_t integer;
+    double number;
+    const char *bytes; /* text (ends with a NUL) or blob */
+    size_t size;
+};
+
+/* Called for every row; columns are the names. */
+typedef void (*wire_row_function)(void *arg, size_t count, const char *const *columns, const struct wire_value *values);
+
+/* Connects to "a.b.c.d:port". On failure the client is left closed, with a text in error. */
+int wire_connect(struct wire_client *client, const char *address, int timeout_ms);
+void wire_close(struct wire_client *client);
+
+/* Opens the connection's one database. */
+int wire_open(struct wire_client *client, const char *database);
+
+/* Runs one or more statements that return no rows. */
+int wire_exec(struct wire_client *client, const char *sql);
+
+/* Runs one statement and calls row (may be NULL) for each of its rows. */
+int wire_query(struct wire_client *client, const char *sql, wire_row_function row, void *arg);
+
+/* Asks which server leads; id 0 if none is known. */
+int wire_leader(struct wire_client *client, uint64_t *id);
+
+#endif

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Debian's unmodified dqlite-benchmark on our library: a mix of reads and writes without a single error. One worker:
+# without a busy timeout, which go-dqlite cannot set, several writers get SQLITE_BUSY by design.
+# BENCHMARK_SECONDS (30) sets how long.
+set -eu
+cd "$(dirname "$0")/../.."
+. tests/dropin/setup.sh
+
+SECONDS_LONG=${BENCHMARK_SECONDS:-30}
+DB=127.0.0.1:$(free_port)
+
+say "$SECONDS_LONG seconds of kvreadwrite"
+start benchmark dqlite-benchmark --db "$DB" --dir "$WORK/data" --driver --cluster "$DB" --workload kvreadwrite \
+    --duration "$SECONDS_LONG" --workers 1
+wait_for_port "${DB#*:}" "$PID"
+expect_library "$PID"
+( sleep $((SECONDS_LONG + 60)); kill -KILL "$PID" ) 2> /dev/null &
+guard=$!
+status=0
+wait "$PID" || status=$?
+kill "$guard" 2> /dev/null || true
+expect "exit code" "$status" 0
+grep -q "Benchmark done" "$WORK/benchmark.log" || fail "the benchmark did not end"
+
+results=$(find "$WORK/data" -path '*results*' -type f)
+[ -n "$results" ] || fail "no result files"
+for file in $results; do
+    errors=$(sed -n 's/^n_err //p' "$file")
+    count=$(sed -n 's/^n //p' "$file")
+    average=$(sed -n 's/^avg \[ms\] //p' "$file")
+    say "$(basename "$file"): $count requests, $errors errors, average $average ms"
+    expect "errors in $(basename "$file")" "$errors" 0
+    [ "$count" -gt 0 ] || fail "no request in $(basename "$file")"
+done
+say "ok"

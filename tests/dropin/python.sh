@@ -1,0 +1,25 @@
+#!/bin/sh
+# The PyPI package dqlite-dbapi, a pure-Python client written by others, against a node of ours.
+set -eu
+cd "$(dirname "$0")/../.."
+. tests/dropin/setup.sh
+
+if ! [ -x build/venv/bin/python ]; then
+    say "skipped: no Python 3.13 or newer (make deps)"
+    exit 0
+fi
+ADDRESS=127.0.0.1:$(free_port)
+cc -std=gnu99 -Wall -Wextra -Iinclude -o "$WORK/host" c-tests/demo/host.c c-tests/wire_client.c \
+    "$LIBRARY_PATH/libdqlite.so.0"
+mkfifo "$WORK/input"
+start host sh -c 'exec "$1" "$2" "$3" < "$4"' - "$WORK/host" "$ADDRESS" "$WORK/data" "$WORK/input"
+exec 3> "$WORK/input"
+wait_for_line "$WORK/host.log" ready
+expect_library "$PID"
+timeout -k 5 60 build/venv/bin/python tests/dropin/python_session.py "$ADDRESS"
+exec 3>&-
+status=0
+wait "$PID" || status=$?
+STARTED=""
+expect "exit code of the host" "$status" 0
+say "ok"

@@ -1,0 +1,139 @@
+# Read by the other scripts of this directory and by c-tests/run.sh: `. tests/dropin/setup.sh` at the project's root.
+#
+# Gives them a work directory ($WORK), free ports, background programs that never outlive the script, bounded waits,
+# and the library under test: build/stage, or Debian's own with LIBRARY=debian (to test the scripts themselves).
+
+NAME=${NAME:-$(basename "$0" .sh)}
+mkdir -p build
+WORK=$(mktemp -d "$PWD/build/$NAME.XXXXXX")
+STAGE=$PWD/build/stage
+STARTED=""
+LIBRARY=${LIBRARY:-stage}
+
+case $LIBRARY in
+stage)
+    LIBRARY_PATH=$STAGE/lib
+    [ -e "$LIBRARY_PATH/libdqlite.so.0" ] || { echo "$NAME: no library in build/stage; run: make stage" >&2; exit 1; }
+    ;;
+debian)
+    LIBRARY_PATH=$(dirname "$(ldconfig -p | sed -n 's/.*libdqlite\.so\.0 .* => //p' | head -n 1)")
+    ;;
+*)
+    echo "$NAME: LIBRARY is stage or debian, not $LIBRARY" >&2
+    exit 2
+    ;;
+esac
+
+say() {
+    echo "$NAME: $*"
+}
+
+fail() {
+    echo "$NAME: FAILED: $*" >&2
+    exit 1
+}
+
+# On failure the work directory stays and the end of every log is shown.
+finish() {
+    status=$?
+    trap - EXIT
+    for pid in $STARTED; do
+        kill -KILL "$pid" 2> /dev/null || true
+    done
+    if [ "$status" -eq 0 ]; then
+        rm -rf "$WORK"
+    else
+        for log in "$WORK"/*.log; do
+            [ -s "$log" ] || continue
+            echo "--- last lines of $log" >&2
+            tail -n 20 "$log" >&2
+        done
+        echo "$NAME: files are kept in $WORK" >&2
+    fi
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Runs a program with the library under test, for at most the given number of seconds.
+with_library() {
+    seconds=$1
+    shift
+    LD_LIBRARY_PATH=$LIBRARY_PATH timeout -k 5 "$seconds" "$@"
+}
+
+# Starts a program with the library under test in the background: its log is $WORK/<name>.log, its id is in $PID.
+start() {
+    log=$1
+    shift
+    LD_LIBRARY_PATH=$LIBRARY_PATH "$@" > "$WORK/$log.log" 2>&1 &
+    PID=$!
+    STARTED="$STARTED $PID"
+}
+
+# Stops a program that `start` started: sends the signal and expects the exit code within 20 seconds.
+stop() {
+    pid=$1
+    signal=$2
+    expected=$3
+    kill "-$signal" "$pid" || fail "process $pid is not there any more"
+    ( sleep 20; kill -KILL "$pid" ) 2> /dev/null &
+    guard=$!
+    status=0
+    wait "$pid" 2> /dev/null || status=$?
+    kill "$guard" 2> /dev/null || true
+    STARTED=$(echo " $STARTED " | sed "s/ $pid / /")
+    [ "$status" -eq "$expected" ] || fail "exit code $status after SIG$signal, expected $expected"
+}
+
+# Waits until something listens on 127.0.0.1:PORT, for at most 20 seconds, while process PID lives.
+wait_for_port() {
+    for _ in $(seq 200); do
+        if python3 -c 'import socket, sys; socket.create_connection(("127.0.0.1", int(sys.argv[1])), 1).close()' \
+            "$1" 2> /dev/null; then
+            return
+        fi
+        kill -0 "$2" 2> /dev/null || fail "the program that should listen on port $1 has ended"
+        sleep 0.1
+    done
+    fail "nothing listens on port $1 after 20 seconds"
+}
+
+# Waits until a file has a line, for at most 20 seconds.
+wait_for_line() {
+    for _ in $(seq 200); do
+        if grep -q -x -- "$2" "$1" 2> /dev/null; then
+            return
+        fi
+        sleep 0.1
+    done
+    fail "no line \"$2\" in $1 after 20 seconds"
+}
+
+# Prints a port that is free, outside the range from which the kernel gives ports to clients.
+free_port() {
+    python3 - << 'END'
+import random, socket
+for _ in range(100):
+    port = random.randrange(10000, 32000)
+    with socket.socket() as s:
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        print(port)
+        break
+END
+}
+
+# Fails unless the process runs with the library under test.
+expect_library() {
+    grep -q "$(readlink -f "$LIBRARY_PATH/libdqlite.so.0")" "/proc/$1/maps" \
+        || fail "process $1 does not use $LIBRARY_PATH/libdqlite.so.0"
+}
+
+# Compares a text with what it should be.
+expect() {
+    [ "$2" = "$3" ] || fail "$1 gave \"$2\", expected \"$3\""
+}
