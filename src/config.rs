@@ -58,10 +58,8 @@ pub const SNAPSHOT_THRESHOLD: u64 = 1024;
 /// Entries kept in the log behind a snapshot.
 pub const SNAPSHOT_TRAILING: u64 = 8192;
 
-/// Size of an open segment in bytes, before rounding down to whole blocks.
+/// Size of an open segment in bytes.
 pub const SEGMENT_SIZE: usize = 8 << 20;
-/// Block size of segments when none was set.
-pub const BLOCK_SIZE_DEFAULT: usize = 4096;
 /// Most entries of one batch that a reader believes.
 pub const BATCH_ENTRIES_MAX: u64 = 262_144;
 /// Largest encoded configuration in a snapshot's metadata file.

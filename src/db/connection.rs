@@ -11,7 +11,7 @@ use super::budget::{Budget, ClientWatch};
 use super::lane::LaneGuard;
 use super::query::Query;
 use super::registry::{Database, Registry};
-use super::{Failure, Proposal, Refused, command};
+use super::{CANTOPEN, Failure, Proposal, Refused, command};
 use crate::config::{PIPELINE_BYTES_MAX, PIPELINE_TRANSACTIONS_MAX};
 use crate::sqlite::{self, Statement, Step, TransactionState};
 use crate::vfs::{VfsConnection, View};
@@ -76,6 +76,7 @@ impl DatabaseConnection {
         name: &Bytes,
         watch: ClientWatch,
     ) -> Result<DatabaseConnection, Failure> {
+        check_name(name)?;
         let database = registry.open(name)?;
         let mut connection = DatabaseConnection {
             statements: Vec::new(),
@@ -376,6 +377,17 @@ impl DatabaseConnection {
     fn has_statement(&self, sql: &[u8]) -> bool {
         !matches!(self.compile_first(sql), Ok((None, _)))
     }
+}
+
+/// Names that C nodes take for something else: SQLite's private databases, or the WAL and the journal of another
+/// database. One of them in the log would stop every C node of the cluster.
+fn check_name(name: &[u8]) -> Result<(), Failure> {
+    let reserved = name.is_empty() || name == b":memory:";
+    if reserved || name.ends_with(b"-wal") || name.ends_with(b"-journal") {
+        let text = format!("database name '{}' is reserved: choose another", String::from_utf8_lossy(name));
+        return Err(Failure { code: CANTOPEN, text: text.into() });
+    }
+    Ok(())
 }
 
 fn step_to_done(statement: &mut Statement) -> Result<(), Failure> {

@@ -71,6 +71,9 @@ pub struct Failure {
     pub text: Cow<'static, str>,
 }
 
+/// SQLITE_CANTOPEN: the database cannot be created or opened under this name.
+const CANTOPEN: u64 = 14;
+
 impl From<failure::Failure> for Failure {
     fn from(fixed: failure::Failure) -> Failure {
         Failure { code: fixed.code, text: Cow::Borrowed(fixed.text) }
@@ -85,8 +88,7 @@ impl From<sqlite::Error> for Failure {
 
 impl From<vfs::Error> for Failure {
     fn from(error: vfs::Error) -> Failure {
-        // 14 is SQLITE_CANTOPEN: the database could not be created or opened under this name.
-        Failure { code: 14, text: Cow::Owned(error.to_string()) }
+        Failure { code: CANTOPEN, text: Cow::Owned(error.to_string()) }
     }
 }
 

@@ -126,6 +126,13 @@ impl Client {
         if self.is_interrupted() { self.next_frame().await.map(drop) } else { Err(Closed) }
     }
 
+    /// Takes whatever comes, until the other side closes.
+    pub async fn discard(&self) {
+        while self.receive().await.is_ok() {
+            self.input.lock().buffer = ReadBuffer::new();
+        }
+    }
+
     /// Writes everything and empties the buffer, whose memory is used again.
     pub async fn send(&self, out: &mut BytesMut) -> Result<(), Closed> {
         let sent = self.stream.write_all(out).await;

@@ -183,8 +183,8 @@ impl Driver {
                 self.step(Input::DiskFailed { seq })?;
                 Err(Fault(format!("writing the log failed: {error}")))
             }
-            store::Event::SnapshotStored { index, size } => {
-                self.step(Input::SnapshotTaken { index, size_bytes: size })
+            store::Event::SnapshotStored { index, size_bytes } => {
+                self.step(Input::SnapshotTaken { index, size_bytes })
             }
             store::Event::SnapshotFailed { index, error } => {
                 tracing::warn!(%index, %error, "snapshot failed, the log keeps growing until one succeeds");
@@ -323,9 +323,12 @@ impl Driver {
     fn take_snapshot(&mut self, point: SnapshotPoint) {
         assert_eq!(point.index, self.applied, "a snapshot is captured at the applied index");
         let content = Box::new(Content(self.fsm.capture()));
-        let compress = self.compression.load(Ordering::Relaxed);
+        let compression = match self.compression.load(Ordering::Relaxed) {
+            true => store::Compression::Lz4,
+            false => store::Compression::Off,
+        };
         let trailing = self.trailing;
-        self.store.store_snapshot(store::SnapshotRequest { point, content, trailing, compress });
+        self.store.store_snapshot(store::SnapshotRequest { point, content, trailing, compression });
     }
 }
 

@@ -102,7 +102,8 @@ impl Session {
             Request::Query(_) | Request::QuerySql(_) => return self.answer_query(request).await,
             Request::Dump { name } => return self.dump(&name).await,
             Request::Connect(peer) => {
-                tracing::warn!(peer = peer.id, "this release runs single nodes: connection of a peer closed");
+                tracing::warn!(peer = peer.id, "this release runs single nodes: a peer's messages are ignored");
+                self.client.discard().await;
                 return Err(Closed);
             }
             _ => {}

@@ -108,11 +108,7 @@ fn start_raft(
     let (events, store_events) = mpsc::unbounded_channel();
     // The Raft thread outlives the disk threads, except after a fault, when nobody listens any more.
     let report = Box::new(move |event: store::Event| drop(events.send(event)));
-    let options = store::StoreOptions {
-        block_size: settings.block_size.unwrap_or(config::BLOCK_SIZE_DEFAULT),
-        ..store::StoreOptions::default()
-    };
-    let store = Store::start(directory, &loaded, options, report)?;
+    let store = Store::start(directory, &loaded, store::Options::default(), report)?;
     let core = Raft::new(core_options(node, settings), seed());
     let (stop_raft, stop) = oneshot::channel();
     let parts = Parts {

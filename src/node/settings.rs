@@ -17,8 +17,6 @@ pub struct Settings {
     pub snapshot_trailing: u64,
     /// How the entries kept in memory are counted.
     pub trailing_strategy: TrailingStrategy,
-    /// Block size of segments; `None` is the default.
-    pub block_size: Option<usize>,
     /// Worker threads of the client runtime.
     pub client_threads: u32,
     /// Whether start may set damaged segments aside.
@@ -37,7 +35,6 @@ impl Default for Settings {
             snapshot_threshold: config::SNAPSHOT_THRESHOLD,
             snapshot_trailing: config::SNAPSHOT_TRAILING,
             trailing_strategy: TrailingStrategy::Static,
-            block_size: None,
             client_threads: config::CLIENT_THREADS_DEFAULT,
             auto_recovery: AutoRecovery::On,
             target_voters: 3,
@@ -81,14 +78,14 @@ impl Settings {
         Ok(())
     }
 
-    /// Powers of two from 512 bytes to 256 KiB.
+    /// Powers of two from 512 bytes to 256 KiB. C aligns its direct I/O to it; our log is written through the page
+    /// cache, which needs no alignment, so the value is checked and has no effect.
     pub fn set_block_size(&mut self, size: usize) -> Result<(), Error> {
         if !size.is_power_of_two() || !(512..=256 << 10).contains(&size) {
             return Err(Error::failed(format!(
                 "block size {size} is not supported: use a power of two from 512 to 262144"
             )));
         }
-        self.block_size = Some(size);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use std::ffi::{c_int, c_void};
 
 use super::database::Database;
-use super::locks::{LockMask, WRITE, mask_of};
+use super::locks::{CHECKPOINT, LockMask, WRITE, mask_of};
 use super::pages::PageRef;
 use super::shm::ViewMapping;
 use super::txn::Deletion;
@@ -162,6 +162,9 @@ impl MainHandle {
     }
 
     fn lock_exclusive(&self, mask: LockMask) -> Result<(), Error> {
+        if mask & CHECKPOINT != 0 {
+            return Err(Error::Busy);
+        }
         let mut handle = self.state.lock();
         let mut unused = Vec::new();
         let mut state = self.database.state.write();

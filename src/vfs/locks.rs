@@ -5,6 +5,8 @@ pub(super) type LockMask = u8;
 
 /// The lock that makes its holder the only writer.
 pub(super) const WRITE: LockMask = 1;
+/// The lock of checkpoints, which SQLite is never given: checkpoints are ours.
+pub(super) const CHECKPOINT: LockMask = 1 << 1;
 
 const SLOTS: usize = 8;
 const EXCLUSIVE: i32 = -1;

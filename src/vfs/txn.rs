@@ -58,6 +58,13 @@ impl Speculative {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransactionId(u64);
 
+impl TransactionId {
+    /// Counts the transactions of the database, from 1.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// What one write transaction replicates: page images in the order in which they apply, the later image of a page
 /// wins.
 #[derive(Debug, Clone)]

@@ -21,7 +21,7 @@ use dqlite::node::Node;
 use dqlite::wire::response::ClusterFormat;
 use replay::{Difference, Fixture, Instead, NodeSetup, Op, replay};
 use tempfile::TempDir;
-use wire_differences::{DIFFERENCES, NEVER_THE_SAME, NotReplayed, SUPERSEDED_BY_1_18_6, THREE_NODES};
+use wire_differences::{DIFFERENCES, NEVER_THE_SAME, NotReplayed, SUPERSEDED_BY_1_18_6, CLUSTERS};
 
 mod recode;
 mod replay;
@@ -102,7 +102,7 @@ impl Drop for RunningNode {
 fn recorded_connections_are_answered_byte_for_byte() {
     let fixtures: Vec<_> = fixtures()
         .into_iter()
-        .filter(|fixture| !is_listed(THREE_NODES, fixture) && !is_superseded(fixture))
+        .filter(|fixture| !is_listed(CLUSTERS, fixture) && !is_superseded(fixture))
         .collect();
     replay_all(&fixtures, DIFFERENCES, RunningNode::start);
 }
@@ -118,7 +118,7 @@ fn a_superseded_transcript_asks_what_its_successor_asks_and_is_answered_otherwis
     };
     for entry in SUPERSEDED_BY_1_18_6 {
         let (old, new) = (find(entry.case, false), find(entry.case, true));
-        assert!(!is_listed(THREE_NODES, new), "{} is not replayed at all", entry.case);
+        assert!(!is_listed(CLUSTERS, new), "{} is not replayed at all", entry.case);
         let same = old.client_side().zip(new.client_side()).all(|(old, new)| old == new);
         assert!(same, "{}: the two clients did different things", entry.case);
         assert!(
@@ -133,7 +133,7 @@ fn a_superseded_transcript_asks_what_its_successor_asks_and_is_answered_otherwis
 #[test]
 fn every_exception_is_about_a_recorded_answer() {
     let fixtures = fixtures();
-    for entry in THREE_NODES.iter().chain(SUPERSEDED_BY_1_18_6).chain(NEVER_THE_SAME) {
+    for entry in CLUSTERS.iter().chain(SUPERSEDED_BY_1_18_6).chain(NEVER_THE_SAME) {
         assert!(!entry.why.is_empty());
         assert!(fixtures.iter().any(|f| f.case == entry.case), "no transcript {}", entry.case);
     }
@@ -296,7 +296,7 @@ fn another_library_answers_as_it_was_recorded() {
     let fixtures: Vec<_> = fixtures()
         .into_iter()
         .filter(|fixture| fixture.version == version)
-        .filter(|fixture| !is_listed(THREE_NODES, fixture) && !is_listed(NEVER_THE_SAME, fixture))
+        .filter(|fixture| !is_listed(CLUSTERS, fixture) && !is_listed(NEVER_THE_SAME, fixture))
         .collect();
     replay_all(&fixtures, &[], |setup| HostProgram::start(&program, setup));
 }
