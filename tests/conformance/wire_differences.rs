@@ -29,7 +29,6 @@ pub const SUPERSEDED_BY_1_18_6: &[NotReplayed] = &[
     NotReplayed { case: "exec-select-then-query", why: "1.11.1 said \"another row available\", code 100" },
     NotReplayed { case: "exec-sql-rows-yielded", why: "1.11.1 said \"another row available\", code 100" },
     NotReplayed { case: "heartbeat", why: "1.11.1 did not answer" },
-    NotReplayed { case: "membership", why: "1.11.1 said \"unknown error\" for an unknown id" },
     NotReplayed { case: "not-leader", why: "1.11.1 took OPEN and PREPARE on any node" },
     NotReplayed { case: "params-all-types-v0", why: "1.11.1 left stale bytes in the padding of a blob" },
     NotReplayed { case: "params-bad-type-exec", why: "1.11.1 answered with code 1005" },
@@ -120,9 +119,15 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         case: "open-memory-write",
+        step: 2,
+        instead: Instead::Frame(|_| failure(14, "database name ':memory:' is reserved: choose another")),
+        why: "D4: C dies at the first write, and C peers would die at its log entry",
+    },
+    Difference {
+        case: "open-memory-write",
         step: 4,
-        instead: Instead::Frame(|_| frame(6, &[&[0; 16]])),
-        why: "R 14: \":memory:\" is a name like any other; C dies",
+        instead: Instead::Frame(|_| failure(12, "no database opened")),
+        why: "D4: the same",
     },
     Difference {
         case: "open-name-too-long",
