@@ -39,6 +39,8 @@ build link-cxx c++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -x c++ c-tests/li
 build link-nonpie cc -std=c99 $WARNINGS -no-pie -fno-pie c-tests/link.c $FLAGS
 build link-static cc -std=c99 $WARNINGS c-tests/link.c "-I$STAGE/include" "$STAGE/lib/libdqlite.a" -lsqlite3 $LIBS_PRIVATE
 build abi cc -std=c99 $WARNINGS c-tests/abi.c $FLAGS
+sed -n '/^```c$/,/^```$/p' README.md | grep -v '^```' > "$WORK/readme.c"
+build readme cc -std=c99 $WARNINGS "$WORK/readme.c" $FLAGS
 readelf -r -W "$WORK/link-nonpie" | grep -q "COPY.*dqlite_version_string" \
     || fail "the non-PIE program holds no copy of dqlite_version_string, so it shows nothing"
 for program in link-c99 link-c11 link-cxx link-nonpie abi; do
