@@ -100,12 +100,13 @@ wait_for_port() {
     fail "nothing listens on port $1 after 20 seconds"
 }
 
-# Waits until a file has a line, for at most 20 seconds.
+# Waits until the log of the program that was started last has a line, for at most 20 seconds, while it lives.
 wait_for_line() {
     for _ in $(seq 200); do
         if grep -q -x -- "$2" "$1" 2> /dev/null; then
             return
         fi
+        kill -0 "$PID" 2> /dev/null || fail "the program has ended; $1 has no line \"$2\""
         sleep 0.1
     done
     fail "no line \"$2\" in $1 after 20 seconds"
