@@ -51,6 +51,9 @@ if readelf -d "$WORK/link-static" | grep -q "libdqlite"; then
     fail "link-static uses the shared library"
 fi
 
+version=$(sed -n 's/.*COMPATIBLE_VERSION: &str = "\(.*\)";/\1/p' src/config.rs)
+expect "pkg-config --modversion dqlite" "$(pkg-config --modversion dqlite)" "$version"
+
 say "native libraries named in dqlite.pc"
 "$CARGO" rustc --quiet --lib --crate-type staticlib -- --print "native-static-libs=$WORK/native-libs" 2> "$WORK/cargo.log"
 tr ' ' '\n' < "$WORK/native-libs" | grep -v -e '^$' -e '^-lsqlite3$' | LC_ALL=C sort -u > "$WORK/native"
