@@ -32,7 +32,7 @@ install: all ## Install library, header and dqlite.pc (DESTDIR=, PREFIX=, LIBDIR
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/dqlite.pc
 
 stage: ## Install into build/stage, where the tests and the demo look
-	@$(MAKE) --no-print-directory install DESTDIR= PREFIX=$(STAGE) LIBDIR=$(STAGE)/lib INCLUDEDIR=$(STAGE)/include
+	@$(MAKE) -s --no-print-directory install DESTDIR= PREFIX=$(STAGE) LIBDIR=$(STAGE)/lib INCLUDEDIR=$(STAGE)/include
 
 demo: deps stage ## Run a small program with a node inside, kill it, and show that the data is still there
 	@sh c-tests/demo/demo.sh

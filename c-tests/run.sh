@@ -51,6 +51,9 @@ if readelf -d "$WORK/link-static" | grep -q "libdqlite"; then
     fail "link-static uses the shared library"
 fi
 
+version=$(sed -n 's/.*COMPATIBLE_VERSION: &str = "\(.*\)";/\1/p' src/config.rs)
+expect "pkg-config --modversion dqlite" "$(pkg-config --modversion dqlite)" "$version"
+
 say "native libraries named in dqlite.pc"
 "$CARGO" rustc --quiet --lib --crate-type staticlib -- --print "native-static-libs=$WORK/native-libs" 2> "$WORK/cargo.log"
 tr ' ' '\n' < "$WORK/native-libs" | grep -v -e '^$' -e '^-lsqlite3$' | LC_ALL=C sort -u > "$WORK/native"
@@ -64,9 +67,16 @@ FIRST=127.0.0.1:$(free_port)
 SECOND=127.0.0.1:$(free_port)
 say "lifecycle"
 mkdir "$WORK/shared" "$WORK/static" "$WORK/checked"
-with_library 120 "$WORK/lifecycle" "$WORK/shared" "$FIRST" "$SECOND" || fail "lifecycle"
-say "lifecycle, linked statically"
-timeout 120 "$WORK/lifecycle-static" "$WORK/static" "$FIRST" "$SECOND" || fail "lifecycle-static"
+with_library 120 env -u LIBDQLITE_TRACE "$WORK/lifecycle" "$WORK/shared" "$FIRST" "$SECOND" 2> "$WORK/lifecycle.log" \
+    || fail "lifecycle"
+[ ! -s "$WORK/lifecycle.log" ] || fail "the library writes to standard error though LIBDQLITE_TRACE is not set"
+say "lifecycle, linked statically, with log lines"
+LIBDQLITE_TRACE=4 timeout 120 "$WORK/lifecycle-static" "$WORK/static" "$FIRST" "$SECOND" 2> "$WORK/trace.log" \
+    || fail "lifecycle-static"
+grep -q "^LIBDQLITE\[.* ERROR .*dqlite_server_start is not available" "$WORK/trace.log" || fail "LIBDQLITE_TRACE=4"
+if grep -q -E "^LIBDQLITE\[.* (WARN|INFO|DEBUG) " "$WORK/trace.log"; then
+    fail "LIBDQLITE_TRACE=4 lets more than errors through"
+fi
 say "lifecycle under valgrind"
 with_library 400 valgrind --quiet --leak-check=full --show-leak-kinds=definite,indirect --errors-for-leak-kinds=definite,indirect \
     --error-exitcode=99 --fair-sched=yes --num-callers=30 --log-file="$WORK/valgrind.log" \

@@ -5,9 +5,12 @@
 
 use super::*;
 use crate::raft::types::Role;
-use node::NodeHandle;
+use node::{NodeHandle, connect_func};
 use node_info::{NodeInfo, NodeInfoExt, read_infos, read_infos_ext};
 use server::ServerHandle;
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::unix::net::UnixStream;
 use std::ptr::{null, null_mut};
 
 fn errmsg(node: *mut NodeHandle) -> String {
@@ -154,4 +157,32 @@ fn recover_ext_refuses_sizes_fields_and_roles_that_it_does_not_know() {
     longer.push(1);
     assert_eq!(read_words(&longer, 1).unwrap_err().code, MISUSE);
     assert_eq!(read_words(&info_ext(32, 1, c"a:1", 3), 1).unwrap_err().code, MISUSE);
+}
+
+/// A host's connect function: `arg` points to what it stores and to the code it returns.
+unsafe extern "C" fn connect(arg: *mut c_void, address: *const c_char, fd: *mut c_int) -> c_int {
+    let answer = unsafe { &*arg.cast::<(c_int, c_int)>() };
+    assert_eq!(unsafe { CStr::from_ptr(address) }, c"10.0.0.1:9001");
+    unsafe { fd.write(answer.0) };
+    answer.1
+}
+
+#[test]
+fn a_connect_function_hands_its_descriptor_over() {
+    let (one, _other) = UnixStream::pair().unwrap();
+    let fd = one.into_raw_fd();
+    let mut answer = (fd, 0);
+    let function = connect_func(Some(connect), (&raw mut answer).cast()).unwrap();
+    let owned = function("10.0.0.1:9001").unwrap();
+    assert_eq!(owned.as_raw_fd(), fd);
+}
+
+#[test]
+fn a_connect_function_that_fails_gives_nothing() {
+    for answer in [(-1, 0), (7, 1)] {
+        let mut answer: (c_int, c_int) = answer;
+        let function = connect_func(Some(connect), (&raw mut answer).cast()).unwrap();
+        assert!(function("10.0.0.1:9001").is_none());
+    }
+    assert!(connect_func(None, null_mut()).is_none());
 }

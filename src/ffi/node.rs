@@ -221,7 +221,7 @@ impl Callback {
 }
 
 /// Wraps the host's connect function for the node.
-fn connect_func(function: ConnectFunction, arg: *mut c_void) -> Option<ConnectFunc> {
+pub(super) fn connect_func(function: ConnectFunction, arg: *mut c_void) -> Option<ConnectFunc> {
     let callback = Callback { function: function?, arg };
     Some(Box::new(move |address| callback.connect(address)))
 }

@@ -14,12 +14,7 @@ start benchmark dqlite-benchmark --db "$DB" --dir "$WORK/data" --driver --cluste
     --duration "$SECONDS_LONG" --workers 1
 wait_for_port "${DB#*:}" "$PID"
 expect_library "$PID"
-( sleep $((SECONDS_LONG + 60)); kill -KILL "$PID" ) 2> /dev/null &
-guard=$!
-status=0
-wait "$PID" || status=$?
-kill "$guard" 2> /dev/null || true
-expect "exit code" "$status" 0
+wait_for_end "$PID" $((SECONDS_LONG + 60)) 0
 grep -q "Benchmark done" "$WORK/benchmark.log" || fail "the benchmark did not end"
 
 results=$(find "$WORK/data" -path '*results*' -type f)

@@ -18,8 +18,5 @@ wait_for_line "$WORK/host.log" ready
 expect_library "$PID"
 timeout -k 5 60 build/venv/bin/python tests/dropin/python_session.py "$ADDRESS"
 exec 3>&-
-status=0
-wait "$PID" || status=$?
-STARTED=""
-expect "exit code of the host" "$status" 0
+wait_for_end "$PID" 20 0
 say "ok"

@@ -72,19 +72,32 @@ start() {
     STARTED="$STARTED $PID"
 }
 
-# Stops a program that `start` started: sends the signal and expects the exit code within 20 seconds.
-stop() {
+# Whether a program that `start` started has ended, seen also before anyone waited for it.
+ended() {
+    state=$(sed 's/.*) //' "/proc/$1/stat" 2> /dev/null | cut -c 1)
+    [ -z "$state" ] || [ "$state" = Z ]
+}
+
+# Waits for the end of a program that `start` started, for at most SECONDS, and expects its exit code.
+wait_for_end() {
     pid=$1
-    signal=$2
+    seconds=$2
     expected=$3
-    kill "-$signal" "$pid" || fail "process $pid is not there any more"
-    ( sleep 20; kill -KILL "$pid" ) 2> /dev/null &
-    guard=$!
+    for _ in $(seq $((seconds * 10))); do
+        ended "$pid" && break
+        sleep 0.1
+    done
+    ended "$pid" || fail "process $pid still runs after $seconds seconds"
     status=0
     wait "$pid" 2> /dev/null || status=$?
-    kill "$guard" 2> /dev/null || true
     STARTED=$(echo " $STARTED " | sed "s/ $pid / /")
-    [ "$status" -eq "$expected" ] || fail "exit code $status after SIG$signal, expected $expected"
+    [ "$status" -eq "$expected" ] || fail "process $pid ended with exit code $status, expected $expected"
+}
+
+# Sends a signal to a program that `start` started and expects its exit code within 20 seconds.
+stop() {
+    kill "-$2" "$1" || fail "process $1 is not there any more"
+    wait_for_end "$1" 20 "$3"
 }
 
 # Waits until something listens on 127.0.0.1:PORT, for at most 20 seconds, while process PID lives.
@@ -94,18 +107,19 @@ wait_for_port() {
             "$1" 2> /dev/null; then
             return
         fi
-        kill -0 "$2" 2> /dev/null || fail "the program that should listen on port $1 has ended"
+        ! ended "$2" || fail "the program that should listen on port $1 has ended"
         sleep 0.1
     done
     fail "nothing listens on port $1 after 20 seconds"
 }
 
-# Waits until a file has a line, for at most 20 seconds.
+# Waits until the log of the program that was started last has a line, for at most 20 seconds, while it lives.
 wait_for_line() {
     for _ in $(seq 200); do
         if grep -q -x -- "$2" "$1" 2> /dev/null; then
             return
         fi
+        ! ended "$PID" || fail "the program has ended; $1 has no line \"$2\""
         sleep 0.1
     done
     fail "no line \"$2\" in $1 after 20 seconds"
