@@ -3,6 +3,7 @@
 mod vfs_support;
 
 use dqlite::config::PAGE_SIZE;
+use dqlite::sqlite::Step;
 use dqlite::vfs::{self, PageRef, Vfs, View};
 
 use vfs_support::{Bench, assert_intact, assert_same_content, create_big, int, text, try_int};
@@ -185,6 +186,26 @@ fn abort_waits_for_the_open_writer() {
         assert_eq!(int(connection, "SELECT count(*) FROM t"), 0);
     }
     assert_intact(&two);
+}
+
+#[test]
+fn abort_waits_for_a_statement_that_still_reads_speculative_state() {
+    let bench = Bench::new();
+    let (writer, reader) = (bench.connect(), bench.connect());
+    bench.commit(&writer, "CREATE TABLE t(a); INSERT INTO t VALUES(1)");
+    bench.write(&writer, "BEGIN IMMEDIATE; INSERT INTO t VALUES(2)").unwrap();
+    let mut cursor = writer.prepare(b"SELECT a FROM t").unwrap().statement.unwrap();
+    assert_eq!(cursor.step().unwrap(), Step::Row);
+    writer.execute(b"COMMIT").unwrap();
+    bench.take();
+    let mut committed = reader.prepare(b"SELECT a FROM t").unwrap().statement.unwrap();
+    assert_eq!(committed.step().unwrap(), Step::Row);
+    assert_eq!(bench.database.abort(), Err(vfs::Error::Busy));
+    assert_eq!(cursor.step().unwrap(), Step::Row);
+    cursor.reset();
+    bench.abort();
+    assert_eq!(committed.step().unwrap(), Step::Done);
+    assert_eq!(int(&writer, "SELECT count(*) FROM t"), 1);
 }
 
 // ---- spill, savepoints, rollback ----

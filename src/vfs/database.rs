@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) index: WalIndex,
     /// Speculative transactions, oldest first.
     pub(super) pipeline: VecDeque<Speculative>,
+    /// File handles that hold a lock while they show the speculative view.
+    pub(super) speculative_holders: u32,
     /// Set while somebody holds the WRITE lock.
     pub(super) writer: Option<OpenWrite>,
     pub(super) next_transaction: u64,
@@ -76,6 +78,7 @@ impl Database {
             committed: 0,
             index: WalIndex::new(&files)?,
             pipeline: VecDeque::new(),
+            speculative_holders: 0,
             writer: None,
             next_transaction: 1,
             headers_written: 0,
