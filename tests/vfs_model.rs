@@ -1,6 +1,8 @@
 //! Random histories against simple models. `VFS_MODEL_ROUNDS=n` runs n times as many, `VFS_MODEL_SEED=n` starts
 //! elsewhere; a failure names its seed.
 
+#![allow(clippy::unwrap_used)] // the helpers outside of test functions panic too
+
 mod vfs_support;
 
 use std::collections::BTreeMap;
@@ -512,6 +514,7 @@ fn readers_see_whole_published_prefixes_while_writers_run_at_full_speed() {
         bench.database.checkpoints()
     );
     assert!(storm.reads.load(Ordering::Relaxed) > 10);
+    assert!(bench.database.checkpoints() > 0);
     assert!(bench.database.drained());
     assert_eq!(int(&readers[0], "SELECT max(id) FROM t"), storm.published.load(Ordering::Relaxed));
     assert_intact(&readers[1]);

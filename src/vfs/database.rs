@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use crate::config::PAGE_SIZE;
 use crate::sqlite;
 
+use super::checkpoint::Gate;
 use super::locks::{LockTable, WRITE};
 use super::pages::{PageRef, declared_size, empty_database};
 use super::shm::{Header, IndexFiles, WalIndex};
@@ -50,6 +51,7 @@ pub(super) struct State {
     pub(super) next_transaction: u64,
     headers_written: u64,
     pub(super) checkpoints: u64,
+    pub(super) gate: Gate,
 }
 
 /// How much of a database is executed but not committed.
@@ -83,6 +85,7 @@ impl Database {
             next_transaction: 1,
             headers_written: 0,
             checkpoints: 0,
+            gate: Gate::default(),
         };
         let mut header = Header {
             change_counter: 0,

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use std::ffi::{c_int, c_void};
 
 use super::database::{Database, State};
-use super::locks::{LockMask, WRITE, mask_of};
+use super::locks::{LockMask, READ, WRITE, mask_of};
 use super::pages::PageRef;
 use super::shm::ViewMapping;
 use super::txn::Deletion;
@@ -161,6 +161,10 @@ impl MainHandle {
         if handle.shared == 0 && self.schema_epoch.is_stale() {
             // The history was abandoned between the check before the statement and this moment.
             return Err(Error::HistoryAbandoned);
+        }
+        let starts_to_read = handle.shared == 0 && mask & READ != 0 && handle.view == View::Committed;
+        if starts_to_read && state.holds_readers_back(self.database.checkpoint_threshold) {
+            return Err(Error::Busy);
         }
         state.locks.acquire_shared(mask).map_err(|_| Error::Busy)?;
         handle.shared |= mask;
@@ -356,6 +360,24 @@ mod tests {
         assert_eq!(handle.lock(READ_1, 1, LOCK_SHARED), ffi::SQLITE_BUSY);
         handle.release_all();
         assert!(handle.database.checkpoint());
+    }
+
+    #[test]
+    fn readers_that_would_overlap_forever_leave_a_gap_for_an_overdue_checkpoint() {
+        let vfs = Vfs::register(10).unwrap();
+        let database = vfs.create_database("test.db").unwrap();
+        let [old, new] =
+            [(); 2].map(|()| MainHandle::new(Arc::clone(&database), Arc::clone(&vfs.registration)));
+        assert_eq!(old.lock(READ_1, 1, LOCK_SHARED), ffi::SQLITE_OK);
+        let page = database.capture().pages.remove(0);
+        database.append(&vec![(1, PageRef::clone(&page)); 39]).unwrap();
+        assert_eq!(new.lock(READ_1, 1, LOCK_SHARED), ffi::SQLITE_OK);
+        assert_eq!(new.lock(READ_1, 1, UNLOCK_SHARED), ffi::SQLITE_OK);
+        database.append(&[(1, page)]).unwrap();
+        assert_eq!(new.lock(READ_1, 1, LOCK_SHARED), ffi::SQLITE_BUSY);
+        assert_eq!(old.lock(READ_1, 1, UNLOCK_SHARED), ffi::SQLITE_OK);
+        assert_eq!(database.checkpoints(), 1);
+        assert_eq!(new.lock(READ_1, 1, LOCK_SHARED), ffi::SQLITE_OK);
     }
 
     #[test]

@@ -6,6 +6,9 @@ pub(super) type LockMask = u8;
 /// The lock that makes its holder the only writer.
 pub(super) const WRITE: LockMask = 1;
 
+/// The five locks of readers.
+pub(super) const READ: LockMask = 0b1111_1000;
+
 const SLOTS: usize = 8;
 const EXCLUSIVE: i32 = -1;
 
