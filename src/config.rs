@@ -12,6 +12,14 @@ pub const PAGE_SIZE: usize = 4096;
 /// Committed WAL frames after which a database is checkpointed.
 pub const CHECKPOINT_THRESHOLD_FRAMES: u32 = 1000;
 
+/// Multiple of the threshold at which new readers are held back so that a checkpoint can happen: readers that
+/// overlap without a gap would otherwise let the WAL grow forever.
+pub const CHECKPOINT_OVERDUE_FACTOR: u32 = 4;
+/// Longest time new readers are held back; older ones that are not done by then are long, and it was in vain.
+pub const CHECKPOINT_GATE_MS: u64 = 5;
+/// Time from the start of one attempt to the next.
+pub const CHECKPOINT_GATE_PERIOD_MS: u64 = 100;
+
 /// Longest database name in bytes, without its NUL: SQLite's path limit in the C library is 512 with it.
 pub const DATABASE_NAME_MAX: usize = 511;
 

@@ -1,8 +1,11 @@
 //! What the VFS promises to the rest of the node, one test per promise, through real SQLite statements.
 
+#![allow(clippy::unwrap_used)] // the helpers outside of test functions panic too
+
 mod vfs_support;
 
 use dqlite::config::PAGE_SIZE;
+use dqlite::sqlite::Step;
 use dqlite::vfs::{self, PageRef, Vfs, View};
 
 use vfs_support::{Bench, assert_intact, assert_same_content, create_big, int, text, try_int};
@@ -187,6 +190,26 @@ fn abort_waits_for_the_open_writer() {
     assert_intact(&two);
 }
 
+#[test]
+fn abort_waits_for_a_statement_that_still_reads_speculative_state() {
+    let bench = Bench::new();
+    let (writer, reader) = (bench.connect(), bench.connect());
+    bench.commit(&writer, "CREATE TABLE t(a); INSERT INTO t VALUES(1)");
+    bench.write(&writer, "BEGIN IMMEDIATE; INSERT INTO t VALUES(2)").unwrap();
+    let mut cursor = writer.prepare(b"SELECT a FROM t").unwrap().statement.unwrap();
+    assert_eq!(cursor.step().unwrap(), Step::Row);
+    writer.execute(b"COMMIT").unwrap();
+    bench.take();
+    let mut committed = reader.prepare(b"SELECT a FROM t").unwrap().statement.unwrap();
+    assert_eq!(committed.step().unwrap(), Step::Row);
+    assert_eq!(bench.database.abort(), Err(vfs::Error::Busy));
+    assert_eq!(cursor.step().unwrap(), Step::Row);
+    cursor.reset();
+    bench.abort();
+    assert_eq!(committed.step().unwrap(), Step::Done);
+    assert_eq!(int(&writer, "SELECT count(*) FROM t"), 1);
+}
+
 // ---- spill, savepoints, rollback ----
 
 #[test]
@@ -309,6 +332,22 @@ fn a_reader_holds_a_checkpoint_back_and_the_last_unlock_makes_up_for_it() {
     assert_eq!(bench.database.checkpoints(), before + 1);
     assert_eq!(bench.database.frame_count(), 0);
     assert_eq!(int(&reader, "SELECT count(*) FROM t"), 31);
+}
+
+#[test]
+fn a_long_reader_delays_new_readers_only_for_a_moment_when_a_checkpoint_is_overdue() {
+    let bench = Bench::with_threshold(1);
+    let (writer, long, short) = (bench.connect(), bench.connect(), bench.connect());
+    bench.commit(&writer, "CREATE TABLE t(a); INSERT INTO t VALUES(0)");
+    long.execute(b"BEGIN").unwrap();
+    assert_eq!(int(&long, "SELECT count(*) FROM t"), 1);
+    for i in 1..=20 {
+        bench.commit(&writer, &format!("INSERT INTO t VALUES({i})"));
+        assert_eq!(int(&short, "SELECT count(*) FROM t"), i + 1);
+    }
+    let before = bench.database.checkpoints();
+    long.execute(b"COMMIT").unwrap();
+    assert_eq!(bench.database.checkpoints(), before + 1);
 }
 
 #[test]

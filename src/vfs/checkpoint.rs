@@ -1,6 +1,11 @@
 //! Checkpoints: committed frames become the main file by moving references, speculative frames stay and are
 //! renumbered from 1. It needs the moment in which nobody holds any WAL lock, but not an empty pipeline; whoever
-//! releases the last lock or commits tries.
+//! releases the last lock or commits tries. Readers that always overlap would never leave such a moment, so once the
+//! WAL is far too long, new ones are held back for a few milliseconds.
+
+use std::time::{Duration, Instant};
+
+use crate::config::{CHECKPOINT_GATE_MS, CHECKPOINT_GATE_PERIOD_MS, CHECKPOINT_OVERDUE_FACTOR};
 
 use super::View;
 use super::database::{Database, State, random_word};
@@ -9,6 +14,24 @@ use super::pages::{PageRef, zeros};
 use super::shm::Header;
 
 const ALL_LOCKS: LockMask = 0xff;
+
+/// Decides when new readers are held back.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    closed_at: Option<Instant>,
+}
+
+impl Gate {
+    /// Whether a reader that comes now has to wait. Closed for a moment, then open for the rest of the period.
+    fn is_closed(&mut self, now: Instant) -> bool {
+        let since = self.closed_at.map(|at| now.saturating_duration_since(at));
+        if since.is_none_or(|since| since >= Duration::from_millis(CHECKPOINT_GATE_PERIOD_MS)) {
+            self.closed_at = Some(now);
+            return true;
+        }
+        since.is_some_and(|since| since < Duration::from_millis(CHECKPOINT_GATE_MS))
+    }
+}
 
 impl Database {
     /// Checkpoints whatever is committed, whether it is much or little. `false` if a lock is in the way.
@@ -25,6 +48,13 @@ impl Database {
 }
 
 impl State {
+    /// Whether a new reader of the committed view should try again in a moment, for the sake of a checkpoint.
+    pub(super) fn holds_readers_back(&mut self, threshold: u32) -> bool {
+        self.committed >= threshold.saturating_mul(CHECKPOINT_OVERDUE_FACTOR)
+            && !self.locks.are_free(ALL_LOCKS)
+            && self.gate.is_closed(Instant::now())
+    }
+
     /// Checkpoints if enough frames are committed and nobody holds a lock. Returns superseded pages, for the caller
     /// to let go of when it holds no lock.
     #[must_use]
@@ -48,6 +78,7 @@ impl State {
         }
         self.rebase_headers(committed, newest, moved, salt);
         self.checkpoints += 1;
+        self.gate = Gate::default();
         unused
     }
 
@@ -86,5 +117,18 @@ impl State {
         assert_eq!(last.last_frame, self.wal.frame_count(), "the pipeline must cover all speculative frames");
         self.index.reset(&committed, &last);
         debug_assert_eq!(self.index.header(View::Speculative), last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_are_held_back_for_a_small_part_of_the_time() {
+        let mut gate = Gate::default();
+        let start = Instant::now();
+        let closed = (0..400).filter(|ms| gate.is_closed(start + Duration::from_millis(*ms))).count() as u64;
+        assert_eq!(closed, 4 * CHECKPOINT_GATE_MS * 100 / CHECKPOINT_GATE_PERIOD_MS);
     }
 }

@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use crate::config::PAGE_SIZE;
 use crate::sqlite;
 
+use super::checkpoint::Gate;
 use super::locks::{LockTable, WRITE};
 use super::pages::{PageRef, declared_size, empty_database};
 use super::shm::{Header, IndexFiles, WalIndex};
@@ -43,11 +44,14 @@ pub(super) struct State {
     pub(super) index: WalIndex,
     /// Speculative transactions, oldest first.
     pub(super) pipeline: VecDeque<Speculative>,
+    /// File handles that hold a lock while they show the speculative view.
+    pub(super) speculative_holders: u32,
     /// Set while somebody holds the WRITE lock.
     pub(super) writer: Option<OpenWrite>,
     pub(super) next_transaction: u64,
     headers_written: u64,
     pub(super) checkpoints: u64,
+    pub(super) gate: Gate,
 }
 
 /// How much of a database is executed but not committed.
@@ -76,10 +80,12 @@ impl Database {
             committed: 0,
             index: WalIndex::new(&files)?,
             pipeline: VecDeque::new(),
+            speculative_holders: 0,
             writer: None,
             next_transaction: 1,
             headers_written: 0,
             checkpoints: 0,
+            gate: Gate::default(),
         };
         let mut header = Header {
             change_counter: 0,

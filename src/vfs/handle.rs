@@ -7,8 +7,8 @@ use libsqlite3_sys as ffi;
 use parking_lot::Mutex;
 use std::ffi::{c_int, c_void};
 
-use super::database::Database;
-use super::locks::{CHECKPOINT, LockMask, WRITE, mask_of};
+use super::database::{Database, State};
+use super::locks::{CHECKPOINT, LockMask, READ, WRITE, mask_of};
 use super::pages::PageRef;
 use super::shm::ViewMapping;
 use super::txn::Deletion;
@@ -43,6 +43,8 @@ struct HandleState {
     /// SQLite has released the WRITE lock of a transaction that deletes the database; we still hold it, until we
     /// know whether it was committed.
     undecided: bool,
+    /// The database counts this handle among those that hold locks in the speculative view.
+    counted: bool,
     /// Region 0, once SQLite has asked for it.
     mapping: Option<ViewMapping>,
 }
@@ -56,6 +58,7 @@ impl MainHandle {
             shared: 0,
             exclusive: 0,
             undecided: false,
+            counted: false,
             mapping: None,
         };
         let schema_epoch = Arc::new(SchemaEpoch::new(Arc::clone(&database.history)));
@@ -114,7 +117,10 @@ impl MainHandle {
         let mut handle = self.state.lock();
         if handle.undecided {
             handle.undecided = false;
-            let unused = self.database.state.write().end_write();
+            let mut state = self.database.state.write();
+            let unused = state.end_write();
+            handle.recount(&mut state);
+            drop(state);
             drop(unused);
         }
     }
@@ -156,8 +162,13 @@ impl MainHandle {
             // The history was abandoned between the check before the statement and this moment.
             return Err(Error::HistoryAbandoned);
         }
+        let starts_to_read = handle.shared == 0 && mask & READ != 0 && handle.view == View::Committed;
+        if starts_to_read && state.holds_readers_back(self.database.checkpoint_threshold) {
+            return Err(Error::Busy);
+        }
         state.locks.acquire_shared(mask).map_err(|_| Error::Busy)?;
         handle.shared |= mask;
+        handle.recount(&mut state);
         Ok(())
     }
 
@@ -192,6 +203,7 @@ impl MainHandle {
         if mask & WRITE != 0 {
             state.begin_write();
         }
+        handle.recount(&mut state);
         drop(state);
         drop(unused);
         Ok(())
@@ -209,6 +221,7 @@ impl MainHandle {
             handle.undecided = false;
             unused = state.end_write();
         }
+        handle.recount(&mut state);
         unused.append(&mut state.checkpoint_if_due(self.database.checkpoint_threshold));
         drop(state);
         handle.revert_if_idle(&self.database);
@@ -229,6 +242,7 @@ impl MainHandle {
             }
         }
         state.locks.release_exclusive(held & !WRITE);
+        handle.recount(&mut state);
         unused.append(&mut state.checkpoint_if_due(self.database.checkpoint_threshold));
         drop(state);
         handle.revert_if_idle(&self.database);
@@ -245,6 +259,7 @@ impl MainHandle {
         let mut state = self.database.state.write();
         let mut unused: Vec<PageRef> = state.write_deletion();
         unused.append(&mut state.end_write());
+        handle.recount(&mut state);
         drop(state);
         drop(unused);
     }
@@ -272,6 +287,19 @@ impl HandleState {
         self.shared != 0 || self.exclusive != 0 || self.undecided
     }
 
+    /// Tells the database whether this handle depends on speculative frames. After every change of locks.
+    fn recount(&mut self, state: &mut State) {
+        let counts = self.view == View::Speculative && self.holds_locks();
+        if counts != self.counted {
+            self.counted = counts;
+            if counts {
+                state.speculative_holders += 1;
+            } else {
+                state.speculative_holders -= 1;
+            }
+        }
+    }
+
     fn switch(&mut self, database: &Database, view: View) -> Result<(), Error> {
         if self.view != view {
             if let Some(mapping) = &self.mapping {
@@ -290,5 +318,83 @@ impl HandleState {
             self.switch(database, View::Committed)
                 .unwrap_or_else(|error| panic!("cannot map the committed view again: {error}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::Vfs;
+
+    const LOCK_EXCLUSIVE: c_int = ffi::SQLITE_SHM_LOCK | ffi::SQLITE_SHM_EXCLUSIVE;
+    const UNLOCK_EXCLUSIVE: c_int = ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_EXCLUSIVE;
+    const LOCK_SHARED: c_int = ffi::SQLITE_SHM_LOCK | ffi::SQLITE_SHM_SHARED;
+    const UNLOCK_SHARED: c_int = ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_SHARED;
+    const READ_1: c_int = 4;
+
+    fn handle() -> (Vfs, MainHandle) {
+        let vfs = Vfs::register(1000).unwrap();
+        let database = vfs.create_database("test.db").unwrap();
+        let registration = Arc::clone(&vfs.registration);
+        (vfs, MainHandle::new(database, registration))
+    }
+
+    #[test]
+    fn a_reader_that_met_a_torn_header_is_not_shown_the_other_view() {
+        let (_vfs, handle) = handle();
+        // SQLite asks for WRITE without a read lock when it could not make sense of the header.
+        assert_eq!(handle.lock(0, 1, LOCK_EXCLUSIVE), ffi::SQLITE_BUSY);
+        handle.set_permit(true);
+        assert_eq!(handle.lock(0, 1, LOCK_EXCLUSIVE), ffi::SQLITE_BUSY);
+        assert_eq!(handle.view(), View::Committed);
+        handle.set_view(View::Speculative).unwrap();
+        assert_eq!(handle.lock(0, 1, LOCK_EXCLUSIVE), ffi::SQLITE_OK);
+        assert_eq!(handle.lock(0, 1, UNLOCK_EXCLUSIVE), ffi::SQLITE_OK);
+        assert!(handle.database.drained());
+    }
+
+    #[test]
+    fn a_lock_held_shared_can_be_asked_for_again() {
+        let (_vfs, handle) = handle();
+        assert_eq!(handle.lock(READ_1, 1, LOCK_SHARED), ffi::SQLITE_OK);
+        assert_eq!(handle.lock(READ_1, 1, LOCK_SHARED), ffi::SQLITE_OK);
+        assert_eq!(handle.lock(READ_1, 1, UNLOCK_SHARED), ffi::SQLITE_OK);
+        assert_eq!(handle.lock(READ_1, 1, LOCK_EXCLUSIVE), ffi::SQLITE_OK);
+        assert_eq!(handle.lock(READ_1, 1, LOCK_SHARED), ffi::SQLITE_BUSY);
+        handle.release_all();
+        assert!(handle.database.checkpoint());
+    }
+
+    #[test]
+    fn readers_that_would_overlap_forever_leave_a_gap_for_an_overdue_checkpoint() {
+        let vfs = Vfs::register(10).unwrap();
+        let database = vfs.create_database("test.db").unwrap();
+        let [old, new] =
+            [(); 2].map(|()| MainHandle::new(Arc::clone(&database), Arc::clone(&vfs.registration)));
+        assert_eq!(old.lock(READ_1, 1, LOCK_SHARED), ffi::SQLITE_OK);
+        let page = database.capture().pages.remove(0);
+        database.append(&vec![(1, PageRef::clone(&page)); 39]).unwrap();
+        assert_eq!(new.lock(READ_1, 1, LOCK_SHARED), ffi::SQLITE_OK);
+        assert_eq!(new.lock(READ_1, 1, UNLOCK_SHARED), ffi::SQLITE_OK);
+        database.append(&[(1, page)]).unwrap();
+        assert_eq!(new.lock(READ_1, 1, LOCK_SHARED), ffi::SQLITE_BUSY);
+        assert_eq!(old.lock(READ_1, 1, UNLOCK_SHARED), ffi::SQLITE_OK);
+        assert_eq!(database.checkpoints(), 1);
+        assert_eq!(new.lock(READ_1, 1, LOCK_SHARED), ffi::SQLITE_OK);
+    }
+
+    #[test]
+    fn lock_requests_that_make_no_sense_fail() {
+        let (_vfs, handle) = handle();
+        assert_eq!(handle.lock(7, 2, LOCK_SHARED), ffi::SQLITE_IOERR_SHMLOCK);
+        assert_eq!(handle.lock(-1, 1, LOCK_SHARED), ffi::SQLITE_IOERR_SHMLOCK);
+        assert_eq!(handle.lock(0, 1, 0), ffi::SQLITE_IOERR_SHMLOCK);
+    }
+
+    #[test]
+    fn a_statement_that_starts_while_its_history_is_abandoned_fails() {
+        let (_vfs, handle) = handle();
+        handle.database.abort().unwrap();
+        assert_eq!(handle.lock(READ_1, 1, LOCK_SHARED), ffi::SQLITE_IOERR_SHMLOCK);
     }
 }

@@ -8,6 +8,9 @@ pub(super) const WRITE: LockMask = 1;
 /// The lock of checkpoints, which SQLite is never given: checkpoints are ours.
 pub(super) const CHECKPOINT: LockMask = 1 << 1;
 
+/// The five locks of readers.
+pub(super) const READ: LockMask = 0b1111_1000;
+
 const SLOTS: usize = 8;
 const EXCLUSIVE: i32 = -1;
 

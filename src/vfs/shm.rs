@@ -391,3 +391,136 @@ impl WalIndex {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index() -> (IndexFiles, WalIndex) {
+        let files = IndexFiles::create(supported_os_page_size().unwrap()).unwrap();
+        let index = WalIndex::new(&files).unwrap();
+        (files, index)
+    }
+
+    fn header(last_frame: u32) -> Header {
+        Header { change_counter: 7, last_frame, size: 9, frame_checksum: [1, 2], salts: [3, 0xdead_beef] }
+    }
+
+    /// SQLite's search: the newest frame of a page at or below `last`.
+    fn find(index: &WalIndex, view: View, page: PageNumber, last: u32) -> Option<u32> {
+        let (newest_region, _) = locate(last.max(1));
+        (0..=newest_region).rev().find_map(|region| {
+            let first = if region == 0 { 0 } else { FIRST_REGION_ENTRIES + ENTRIES * (region - 1) };
+            let mut slot = first_slot(page);
+            let mut found = None;
+            loop {
+                let entry = usize::from(index.hash_slot(region, slot).load(Ordering::Relaxed));
+                if entry == 0 {
+                    return found;
+                }
+                let frame = (first + entry) as u32;
+                let number =
+                    index.word(view, region, entry_offset(region, entry - 1)).load(Ordering::Relaxed);
+                if frame <= last && number == page {
+                    found = Some(frame);
+                }
+                slot = (slot + 1) % HASH_SLOTS;
+            }
+        })
+    }
+
+    #[test]
+    fn frames_fall_into_regions_as_sqlite_counts_them() {
+        assert_eq!([1, 4062, 4063, 8158, 8159].map(locate), [(0, 0), (0, 4061), (1, 0), (1, 4095), (2, 0)]);
+        assert_eq!(entry_offset(0, 0), 136);
+        assert_eq!(entry_offset(0, 4061) + 4, HASH_OFFSET);
+        assert_eq!(entry_offset(1, 4095) + 4, HASH_OFFSET);
+    }
+
+    #[test]
+    fn a_header_reads_back_and_stays_in_its_view() {
+        let (_files, index) = index();
+        index.reset(&header(0), &header(5));
+        assert_eq!(index.header(View::Committed), header(0));
+        assert_eq!(index.header(View::Speculative), header(5));
+        let copies =
+            [0, HEADER_SIZE].map(|start| index.word(View::Committed, 0, start + 16).load(Ordering::Relaxed));
+        assert_eq!(copies, [0, 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "damaged")]
+    fn a_damaged_header_is_noticed() {
+        let (_files, index) = index();
+        index.reset(&header(0), &header(0));
+        index.word(View::Committed, 0, 20).store(10, Ordering::Relaxed);
+        index.header(View::Committed);
+    }
+
+    #[test]
+    fn every_frame_is_found_in_every_region() {
+        let (_files, mut index) = index();
+        let page_of = |frame: u32| frame * 7919 % 3000 + 1;
+        let mut newest = std::collections::HashMap::new();
+        for frame in 1..=13_000 {
+            index.extend(frame, page_of(frame));
+            newest.insert(page_of(frame), frame);
+            if frame % 1000 == 0 || (4060..4066).contains(&frame) || (8156..8162).contains(&frame) {
+                for (page, expected) in &newest {
+                    for view in [View::Committed, View::Speculative] {
+                        assert_eq!(find(&index, view, *page, frame), Some(*expected));
+                    }
+                }
+            }
+        }
+        assert_eq!(index.region_count(), 4);
+        assert_eq!(find(&index, View::Committed, 4000, 13_000), None);
+    }
+
+    #[test]
+    fn leftovers_above_the_last_frame_are_cleared_by_the_next_one() {
+        for (keep, reached) in [(0, 500), (10, 3000), (4061, 4062), (4062, 6000), (5000, 8158), (8158, 9000)]
+        {
+            let (_files, mut index) = index();
+            (1..=reached).for_each(|frame| index.extend(frame, frame));
+            index.extend(keep + 1, 77_777);
+            assert_eq!(find(&index, View::Committed, 77_777, keep + 1), Some(keep + 1));
+            // Even a reader that trusted everything in this region would find nothing above.
+            let (region, entry) = locate(keep + 1);
+            let used = (0..HASH_SLOTS).filter(|s| index.hash_slot(region, *s).load(Ordering::Relaxed) != 0);
+            assert_eq!(used.count(), entry + 1, "kept {keep} of {reached}");
+            for frame in 1..=keep {
+                assert_eq!(find(&index, View::Speculative, frame, keep + 1), Some(frame));
+            }
+        }
+    }
+
+    #[test]
+    fn a_handle_sees_the_other_view_at_the_same_address() {
+        let (files, index) = index();
+        index.reset(&header(1), &header(2));
+        let mapping = ViewMapping::new(&files, View::Committed).unwrap();
+        let address = mapping.address();
+        let last_frame = || {
+            // SAFETY: inside the mapping, aligned, and not written while this reads.
+            unsafe { address.cast::<u32>().add(4).read_volatile() }
+        };
+        assert_eq!(last_frame(), 1);
+        mapping.switch(&files, View::Speculative).unwrap();
+        assert_eq!((mapping.address(), last_frame()), (address, 2));
+        mapping.switch(&files, View::Committed).unwrap();
+        assert_eq!(last_frame(), 1);
+    }
+
+    #[test]
+    fn regions_may_be_asked_for_in_any_order() {
+        let (_files, mut index) = index();
+        assert!(index.region_address(3, false).is_null());
+        let third = index.region_address(3, true);
+        assert!(!third.is_null());
+        assert!(index.region_address(1, false).is_null());
+        (1..=5000).for_each(|frame| index.extend(frame, frame));
+        assert_eq!(index.region_address(3, true), third);
+        assert_eq!(find(&index, View::Committed, 4999, 5000), Some(4999));
+    }
+}

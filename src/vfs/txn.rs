@@ -112,10 +112,11 @@ impl Database {
         Ok(())
     }
 
-    /// Drops every speculative transaction. The WRITE lock must be free: interrupt and roll back its holder first.
+    /// Drops every speculative transaction. Nobody may be inside a transaction on the speculative view: interrupt the
+    /// running statement, roll back, and reset what still reads.
     pub fn abort(&self) -> Result<(), Error> {
         let mut state = self.state.write();
-        if !state.write_is_free() {
+        if !state.write_is_free() || state.speculative_holders > 0 {
             return Err(Error::Busy);
         }
         let unused = state.drop_speculation();
