@@ -1,5 +1,5 @@
-//! The set of servers, its quorum, and its encoding in Change entries and snapshot metadata. Plain data: owned by
-//! whoever holds it, used by the Raft core, the store and the wire.
+//! The set of servers, its quorum, and its encoding in Change entries and snapshot metadata. Plain data:
+//! owned by whoever holds it, used by the Raft core, the store and the wire.
 //!
 //! ```text
 //!  0        1                 9
