@@ -1,5 +1,5 @@
-//! File operations for tests: recorded, one at a time, optionally held up or made to fail, with an image of the
-//! directory before each.
+//! File operations for tests: recorded, one at a time, optionally held up or made to fail, with an image of
+//! the directory before each.
 
 use super::fs::{Disk, Existing, File, Fs};
 use parking_lot::{Condvar, Mutex};
