@@ -1,7 +1,7 @@
 //! Data directories written by C releases 1.11.1 and 1.18.6, sound and damaged, loaded by the store.
 //!
-//! `tests/conformance/datadir/NAME/` holds `data.tar.zst` and `manifest.json`: an independent parse of the directory
-//! (`expected`) and what both C releases did with it (`observed`).
+//! `tests/conformance/datadir/NAME/` holds `data.tar.zst` and `manifest.json`: an independent parse of the
+//! directory (`expected`) and what both C releases did with it (`observed`).
 
 #![allow(clippy::unwrap_used)]
 
@@ -232,7 +232,7 @@ const VARIANTS: &[(&str, Outcome)] = &[
     (
         "open-batch-unknown-entry-type",
         Refused {
-            text: "load open segment open-1: entries batch 41 starting at byte 171152: entry 1 has the unknown type 9",
+            text: "open-1: entries batch 41 starting at byte 171152: entry 1 has the unknown type 9",
             why: "C crashes; the checksum says that somebody wrote this entry, so it must not be dropped",
         },
     ),

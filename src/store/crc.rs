@@ -1,8 +1,8 @@
 //! The CRC-32 of segments and snapshot metadata. Pure.
 //!
 //! Polynomial 0x04C11DB7, most significant bit first, initial value 0, no final inversion: not zlib's. It is
-//! `cksum`'s without its final inversion, which `crc-fast` computes with carry-less multiplication. On the machine
-//! this was written on that is 15 times faster than a slicing-by-8 table for 4 KiB and more.
+//! `cksum`'s without its final inversion, which `crc-fast` computes with carry-less multiplication. Measured
+//! against a slicing-by-8 table on x86-64: 4 KiB at 8.4 instead of 1.4 GB/s, 24 bytes in 32 instead of 13 ns.
 
 use crc_fast::{CrcAlgorithm, Digest};
 

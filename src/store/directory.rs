@@ -1,8 +1,9 @@
-//! The data directory before the node runs: checked and tidied when the node is created, locked when it starts,
-//! given its first configuration if it is new. Runs on the caller's thread.
+//! The data directory before the node runs: checked and tidied when the node is created, locked when it
+//! starts, given its first configuration if it is new. Runs on the caller's thread.
 //!
-//! The lock is `flock` on the empty file `dqlite-lock`, as in the C library since 1.16.5; two nodes of one process
-//! exclude each other, too. Nothing is removed without it: creating a node on a directory in use changes nothing.
+//! The lock is `flock` on the empty file `dqlite-lock`, as in the C library since 1.16.5; two nodes of one
+//! process exclude each other, too. Nothing is removed without it: creating a node on a directory in use
+//! changes nothing.
 
 use super::error::{Error, describe};
 use super::fs::{Disk, Existing, Fs};
@@ -52,7 +53,8 @@ impl Directory {
         Ok(directory)
     }
 
-    /// Takes the lock, until the result is dropped. The metadata is read again: whoever held it may have written.
+    /// Takes the lock, until the result is dropped. The metadata is read again: whoever held it may have
+    /// written.
     pub fn lock(&self) -> Result<LockedDirectory, Error> {
         let lock = lock(&self.path)?;
         tidy(&*self.fs, &self.path);
@@ -78,8 +80,8 @@ impl LockedDirectory {
     /// Gives a directory without any history its first configuration; does nothing in any other.
     ///
     /// The segment is written before the term. A crash between the two leaves a directory that
-    /// [`load`](LockedDirectory::load) completes; in the other order it would leave one that counts as used and has
-    /// no configuration.
+    /// [`load`](LockedDirectory::load) completes; in the other order it would leave one that counts as used
+    /// and has no configuration.
     pub fn bootstrap(&mut self, configuration: &Configuration) -> Result<(), Error> {
         let listing = Listing::scan(&*self.fs, &self.path)
             .map_err(|e| Error::Bootstrap(describe("list", &self.path, &e)))?;

@@ -37,8 +37,8 @@ pub(super) struct ClosedName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct OpenName(pub(super) u64);
 
-/// Name of a snapshot's data file. The order is that of age: the clock of the third part restarts with the machine,
-/// so it only decides between snapshots of one index.
+/// Name of a snapshot's data file. The order is that of age: the clock of the third part restarts with the
+/// machine, so it only decides between snapshots of one index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SnapshotName {
     pub(super) term: Term,

@@ -1,12 +1,12 @@
 //! Start-up: from a data directory to a snapshot and a log. Runs on the caller's thread, under the lock.
 //!
 //! 1. List the directory. Of several snapshots the newest is read; nothing else will do.
-//! 2. Closed segments must follow each other without a gap and reach the snapshot. What lies below a gap below the
-//!    snapshot is ignored.
-//! 3. Open segments have no index in their names: they follow what was read before, in the order of their counters.
-//!    What a crash leaves at the end of the last one is dropped.
-//! 4. Only when all of this succeeded in memory, files are touched: open segments are closed, empty ones removed,
-//!    damaged ones set aside.
+//! 2. Closed segments must follow each other without a gap and reach the snapshot. What lies below a gap
+//!    below the snapshot is ignored.
+//! 3. Open segments have no index in their names: they follow what was read before, in the order of their
+//!    counters. What a crash leaves at the end of the last one is dropped.
+//! 4. Only when all of this succeeded in memory, files are touched: open segments are closed, empty ones
+//!    removed, damaged ones set aside.
 //!
 //! Where this differs from the C library, it refuses instead of losing entries silently:
 //!
@@ -15,11 +15,15 @@
 //! | a valid batch behind a bad one in an open segment | drops it | refuses |
 //! | an open segment that ends inside a batch, or before its first | crashes or refuses | a torn tail |
 //! | an open segment with a batch of an unknown type | crashes | refuses |
-//! | two closed segments with one first index (truncation cut short) | starts, loses writes later | the shorter wins |
+//! | two closed segments with one first index (cut-off truncation) | loses writes later | the shorter wins |
 //! | a log of a later term than the metadata | starts, may vote twice | refuses |
 //!
-//! The last rule has one exception: without metadata, a log that consists of one configuration of term 1 at index 1
-//! is what recovering an empty directory (or an interrupted bootstrap) leaves; it is given that term.
+//! The price of the first rule: C writes requests that pile up as several batches in one go, so a power cut
+//! in such a write can look like damage. It is refused, and the text says what to do. Our own writer leaves
+//! no such picture.
+//!
+//! The last rule has one exception: without metadata, a log that consists of one configuration of term 1 at
+//! index 1 is what recovering an empty directory (or an interrupted bootstrap) leaves; it is given that term.
 
 use super::directory::LockedDirectory;
 use super::error::{Error, describe};
@@ -154,8 +158,8 @@ pub(super) fn load(dir: &mut LockedDirectory, recovery: AutoRecovery) -> Result<
     })
 }
 
-/// Refuses a log that is ahead of the metadata: a server that forgot its term could vote twice in one. Returns the
-/// term to write in the one case where there cannot have been a vote.
+/// Refuses a log that is ahead of the metadata: a server that forgot its term could vote twice in one.
+/// Returns the term to write in the one case where there cannot have been a vote.
 fn check_terms(dir: &LockedDirectory, attempt: &Attempt) -> Result<Option<Term>, Error> {
     let metadata = dir.metadata;
     let snapshot_term = attempt.snapshot.as_ref().map(|(name, _)| name.term);
@@ -173,8 +177,8 @@ fn check_terms(dir: &LockedDirectory, attempt: &Attempt) -> Result<Option<Term>,
     let found =
         if metadata.is_absent() { "are missing".into() } else { format!("are at term {}", metadata.term) };
     Err(Error::Load(format!(
-        "the log is at term {highest}, but metadata1 and metadata2 {found}: restore them, or remove this node from \
-         the cluster and let it join again with an empty directory"
+        "the log is at term {highest}, but metadata1 and metadata2 {found}: restore them, or remove this \
+         node from the cluster and let it join again with an empty directory"
     )))
 }
 
@@ -222,8 +226,8 @@ impl Source<'_> {
         Ok(attempt)
     }
 
-    /// A second attempt after damage that may be set aside: an open segment and all later ones, or the last closed
-    /// segment and all open ones.
+    /// A second attempt after damage that may be set aside: an open segment and all later ones, or the last
+    /// closed segment and all open ones.
     fn attempt_without(&self, listing: &Listing, damage: Damage) -> Result<Attempt, Damage> {
         let mut rest = listing.clone();
         let mut aside: Vec<String> = Vec::new();
@@ -239,8 +243,8 @@ impl Source<'_> {
         aside.extend(listing.open.iter().filter(|open| !rest.open.contains(open)).map(OpenName::to_string));
         let Ok(mut attempt) = self.attempt(&rest) else { return Err(damage) };
         attempt.notes.push(format!("set aside as corrupt: {}; {}", aside.join(", "), damage.text));
-        // The position of an open segment follows from the files before it: the last one goes first, so that none
-        // is ever taken for the continuation of another log.
+        // The position of an open segment follows from the files before it: the last one goes first, so that
+        // none is ever taken for the continuation of another log.
         attempt.repairs.splice(0..0, aside.into_iter().rev().map(Repair::SetAside));
         Ok(attempt)
     }
@@ -323,8 +327,9 @@ impl Source<'_> {
             }
             if let Some(offset) = segment.batch_behind_fault() {
                 return Err(Damage::fatal(context(&format_args!(
-                    "{text}, but a valid batch follows at byte {offset}: these entries were durable. Restore the \
-                     file, or remove this node from the cluster and let it join again with an empty directory"
+                    "{text}, but a valid batch follows at byte {offset}: these entries were durable. \
+                     Restore the file, or remove this node from the cluster and let it join again with an \
+                     empty directory"
                 ))));
             }
             notes.push(format!("dropped a torn write at the end of open segment {name}: {text}"));
@@ -342,8 +347,9 @@ impl Source<'_> {
             };
             if let (Some(torn), true) = (torn, segment.count() > 0) {
                 return Err(Damage::fatal(format!(
-                    "load open segment {torn}: its last batch is damaged, but {name} continues the log: restore the \
-                     file, or remove this node from the cluster and let it join again with an empty directory"
+                    "load open segment {torn}: its last batch is damaged, but {name} continues the log: \
+                     restore the file, or remove this node from the cluster and let it join again with an \
+                     empty directory"
                 )));
             }
             if matches!(segment.tail, Tail::Fault { .. }) {
@@ -361,8 +367,8 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// Changes the files. Each step is durable before the next, because the meaning of an open segment depends on
-    /// those before it.
+    /// Changes the files. Each step is durable before the next, because the meaning of an open segment
+    /// depends on those before it.
     fn repair(&self, repairs: &[Repair]) -> Result<(), String> {
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         for repair in repairs {
@@ -402,9 +408,10 @@ fn fault_text(batch: usize, offset: usize, fault: &super::segment::BatchFault) -
     format!("entries batch {batch} starting at byte {offset}: {fault}")
 }
 
-/// Of two closed segments with the same first index the shorter one is the result of a truncation that was cut off
-/// before it removed the longer one. Segments behind the longer one are removed first by our writer; if there are
-/// any, nobody can tell whether they belong to the truncated log or were written later on top of it.
+/// Of two closed segments with the same first index the shorter one is the result of a truncation that was
+/// cut off before it removed the longer one. Segments behind the longer one are removed first by our writer;
+/// if there are any, nobody can tell whether they belong to the truncated log or were written later on top of
+/// it.
 fn drop_overlaps(
     closed: &[ClosedName],
     repairs: &mut Vec<Repair>,
@@ -419,8 +426,8 @@ fn drop_overlaps(
         };
         if let Some(later) = closed[position..].iter().find(|later| later.first != name.first) {
             return Err(Damage::fatal(format!(
-                "closed segments {shorter} and {name} both start at index {}, and {later} follows: it is not known \
-                 which of them are valid",
+                "closed segments {shorter} and {name} both start at index {}, and {later} follows: it is not \
+                 known which of them are valid",
                 name.first
             )));
         }
@@ -469,7 +476,7 @@ fn check_log(attempt: &Attempt) -> Result<(), Damage> {
     let at_snapshot = name.index.0.checked_sub(attempt.first_index.0).map(|position| position as usize);
     match at_snapshot.and_then(|position| attempt.entries.get(position)) {
         Some(entry) if entry.term != name.term => Err(Damage::fatal(format!(
-            "entry {} has term {}, but snapshot {name} was taken at another one: the log does not belong to it",
+            "entry {} has term {}, but snapshot {name} was taken at another: the log is not its own",
             name.index, entry.term
         ))),
         _ => Ok(()),

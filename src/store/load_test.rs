@@ -5,8 +5,10 @@ use crate::store::fs::Disk;
 use crate::store::metadata::Metadata;
 use crate::store::segment::encode_batch;
 use crate::store::snapshot::{Compression, SnapshotContent, Target};
+use crate::store::test_fs::{TestFs, image};
 use std::fs;
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// A data directory built file by file.
@@ -290,4 +292,32 @@ fn an_open_segment_of_another_format_is_set_aside_with_all_later_ones() {
     let dir = dir.damage("open-2", 0);
     assert_eq!(dir.range(), (1, 5));
     assert_eq!(dir.files().iter().filter(|name| name.starts_with("corrupt-")).count(), 2);
+}
+
+#[test]
+fn a_repair_cut_off_anywhere_is_completed_by_the_next_start() {
+    let open = || {
+        Built::new().closed(1, 3).open(1, 4..=5, ZEROS).open(2, 6..=7, &[]).open(3, 8..=9, ZEROS).unused(4)
+    };
+    for (dir, last) in [
+        (open(), 9),
+        // From the damaged one on they are set aside, the others are closed.
+        (open().damage("open-2", 0), 5),
+        (open().damage("0000000000000001-0000000000000003", 30), 0),
+        (Built::new().closed(1, 3).closed(4, 9).closed(4, 6).open(1, 7..=8, ZEROS), 8),
+    ] {
+        let files = TestFs::new();
+        let images = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let (path, taken) = (dir.path().to_owned(), Arc::clone(&images));
+        files.before_each(move |operation| taken.lock().push((operation.to_owned(), image(&path))));
+        let directory = Directory::open_on(Arc::new(files.clone()), dir.path()).unwrap();
+        directory.lock().unwrap().load(AutoRecovery::On).unwrap();
+        files.before_each(|_| {});
+        let images = std::mem::take(&mut *images.lock());
+        assert!(images.len() >= 4, "{} crash points", images.len());
+        for (operation, image) in images {
+            let loaded = Built(image).load().unwrap_or_else(|e| panic!("{e}, before {operation}"));
+            assert_eq!(loaded.next_index(), Index(last + 1), "before {operation}");
+        }
+    }
 }

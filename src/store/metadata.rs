@@ -1,5 +1,5 @@
-//! `metadata1` and `metadata2`: the current term and the vote given in it. Written by the disk thread, read when a
-//! node is created and again, under the lock, when it starts.
+//! `metadata1` and `metadata2`: the current term and the vote given in it. Written by the disk thread, read
+//! when a node is created and again, under the lock, when it starts.
 //!
 //! ```text
 //!  0          8           16         24            32
@@ -8,9 +8,9 @@
 //! +----------+-----------+----------+-------------+
 //! ```
 //!
-//! The version grows by one with each write; odd ones go to `metadata1`, even ones to `metadata2`, so that a write
-//! never touches the file that is in force. The higher version wins. A file that is too short is a write that was
-//! cut off before its first sync: it counts as absent.
+//! The version grows by one with each write; odd ones go to `metadata1`, even ones to `metadata2`, so that a
+//! write never touches the file that is in force. The higher version wins. A file that is too short is a
+//! write that was cut off before its first sync: it counts as absent.
 
 use super::error::Error;
 use super::fs::{Existing, Fs};

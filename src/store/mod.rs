@@ -1,14 +1,16 @@
-//! The data directory: what is durable of a node. Layout and bytes are those of the C library (1.11 to 1.18), in both
-//! directions; each file of this module opens with the bytes it owns.
+//! The data directory: what is durable of a node. Layout and bytes are those of the C library (1.11 to 1.18),
+//! in both directions; each file of this module opens with the bytes it owns.
 //!
-//! * Before the node runs, on the caller's thread: [`Directory::open`] checks and tidies, [`Directory::lock`] makes it
-//!   ours, [`LockedDirectory::bootstrap`] gives it a first configuration, [`LockedDirectory::load`] reads everything.
-//! * While it runs: [`Store`] takes requests from any thread, never waits, and reports through a callback. The threads
-//!   `dqlite/disk` (log, term and vote), `dqlite/segments` (spare files) and `dqlite/snap` (snapshots) do the work.
+//! * Before the node runs, on the caller's thread: [`Directory::open`] checks and tidies, [`Directory::lock`]
+//!   makes it ours, [`LockedDirectory::bootstrap`] gives it a first configuration,
+//!   [`LockedDirectory::load`] reads everything.
+//! * While it runs: [`Store`] takes requests from any thread, never waits, and reports through a callback.
+//!   The threads `dqlite/disk` (log, term and vote), `dqlite/segments` (spare files) and `dqlite/snap`
+//!   (snapshots) do the work.
 //!
-//! **Contract.** Requests become durable in the order in which they were made, and `Persisted { seq }` covers every
-//! request up to `seq`. It is sent only for what survives a power cut. After `Failed` nothing more is written: the
-//! node must be fenced.
+//! **Contract.** Requests become durable in the order in which they were made, and `Persisted { seq }` covers
+//! every request up to `seq`. It is sent only for what survives a power cut. After `Failed` nothing more is
+//! written: the node must be fenced.
 
 mod crc;
 mod directory;
@@ -92,8 +94,8 @@ impl Default for Options {
     }
 }
 
-/// The data directory of a running node. Dropping it without [`stop`](Store::stop) abandons what is queued, as a crash
-/// would.
+/// The data directory of a running node. Dropping it without [`stop`](Store::stop) abandons what is queued,
+/// as a crash would.
 pub struct Store {
     queue: Arc<Queue>,
     snapshots: Option<Sender<SnapshotRequest>>,
@@ -181,8 +183,8 @@ impl Store {
         let _ = self.queue.push(request);
     }
 
-    /// Serves what is queued, closes the log and ends the threads. A snapshot that is being written is given up.
-    /// The error is that of an earlier failure, or of closing the log.
+    /// Serves what is queued, closes the log and ends the threads. A snapshot that is being written is given
+    /// up. The error is that of an earlier failure, or of closing the log.
     pub fn stop(mut self) -> Result<(), Error> {
         self.end_snapshots();
         self.queue.close();

@@ -1,14 +1,14 @@
-//! Open segments before and after they are written: a pool of spares, prepared ahead of time, and the closing of full
-//! ones. The thread `dqlite/segments` does both, so that the disk thread waits for neither.
+//! Open segments before and after they are written: a pool of spares, prepared ahead of time, and the closing
+//! of full ones. The thread `dqlite/segments` does both, so that the disk thread waits for neither.
 //!
-//! A spare is reserved, filled with zeros and made durable under its final name `open-N` before anybody writes to
-//! it: an append then changes neither the size of the file nor the state of its blocks, and its sync writes data
-//! only. Measured on ext4 on a virtual disk, appends of 4256 bytes, each synced: 170 to 220 us into zeroed blocks, 280
-//! to 320 us into blocks that are only reserved. The first spare of a run, and any that an append already waits for,
-//! is only reserved: somebody waits.
+//! A spare is reserved, filled with zeros and made durable under its final name `open-N` before anybody
+//! writes to it: an append then changes neither the size of the file nor the state of its blocks, and its
+//! sync writes data only. Measured on ext4 on a virtual disk, appends of 4256 bytes, each synced: 170 to 220
+//! us into zeroed blocks, 280 to 320 us into blocks that are only reserved. The first spare of a run, and any
+//! that an append already waits for, is only reserved: somebody waits.
 //!
-//! The order of the counters is the order of the log. Spares are handed out in that order, and segments are closed
-//! in that order.
+//! The order of the counters is the order of the log. Spares are handed out in that order, and segments are
+//! closed in that order.
 
 use super::error::Error;
 use super::fs::{Existing, File, Fs};

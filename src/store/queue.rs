@@ -1,4 +1,5 @@
-//! What waits for the disk thread. Any thread may put requests in; only the disk thread takes them, all at once.
+//! What waits for the disk thread. Any thread may put requests in; only the disk thread takes them, all at
+//! once.
 
 use super::error::Error;
 use super::segment::entry_size;

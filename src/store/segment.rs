@@ -224,8 +224,8 @@ impl Segment {
         self.records.len() as u64
     }
 
-    /// The entries of the valid batches. A buffer that is mostly tail is given up for a smaller one, because the
-    /// payloads keep it in memory for as long as the log holds them.
+    /// The entries of the valid batches. A buffer that is mostly tail is given up for a smaller one, because
+    /// the payloads keep it in memory for as long as the log holds them.
     pub(super) fn into_entries(self) -> impl Iterator<Item = Entry> {
         let wasteful = self.bytes.len() - self.used > self.bytes.len() / 4;
         let bytes = if wasteful { Bytes::copy_from_slice(&self.bytes[..self.used]) } else { self.bytes };
@@ -236,8 +236,9 @@ impl Segment {
         })
     }
 
-    /// Offset of a valid batch behind a faulty one, if there is any. Our writer starts a batch only when the one
-    /// before it is durable, so such a batch proves that the faulty one once was, too: damage, not a torn write.
+    /// Offset of a valid batch behind a faulty one, if there is any. Our writer starts a batch only when the
+    /// one before it is durable, so such a batch proves that the faulty one once was, too: damage, not a torn
+    /// write.
     pub(super) fn batch_behind_fault(&self) -> Option<usize> {
         let Tail::Fault { fault, .. } = &self.tail else { return None };
         let mut records = Vec::new();
@@ -265,8 +266,8 @@ impl Segment {
     }
 }
 
-/// Bytes that the search for a batch behind a faulty one may checksum. A search that needs more has met a payload made
-/// to be slow; the tail then counts as torn.
+/// Bytes that the search for a batch behind a faulty one may checksum. A search that needs more has met a
+/// payload made to be slow; the tail then counts as torn.
 const SEARCH_BYTES_MAX: usize = 1 << 30;
 
 #[cfg(test)]

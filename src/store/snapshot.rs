@@ -1,5 +1,5 @@
-//! The two files of a snapshot: bytes, reading and writing. Which snapshots and segments are kept is decided in
-//! [`super::snapshot_writer`], whose thread also writes; start-up reads.
+//! The two files of a snapshot: bytes, reading and writing. Which snapshots and segments are kept is decided
+//! in [`super::snapshot_writer`], whose thread also writes; start-up reads.
 //!
 //! ```text
 //! snapshot-T-I-S.meta   term T and index I exist only in the name
@@ -124,8 +124,8 @@ fn decode_content(stored: Vec<u8>) -> Result<Bytes, String> {
     }
 }
 
-/// A source that fails when it is read beyond its end: the decoder would take a frame that ends between two blocks for
-/// complete, without having seen its checksum.
+/// A source that fails when it is read beyond its end: the decoder would take a frame that ends between two
+/// blocks for complete, without having seen its checksum.
 struct Complete<'a>(&'a [u8]);
 
 impl Read for Complete<'_> {
@@ -137,8 +137,8 @@ impl Read for Complete<'_> {
     }
 }
 
-/// The content size in a frame's header, if it is there; `None` if the frame ends before. The decoder checks it at
-/// the end; we need it before. A frame that ends inside its header would be empty for the decoder.
+/// The content size in a frame's header, if it is there; `None` if the frame ends before. The decoder checks
+/// it at the end; we need it before. A frame that ends inside its header would be empty for the decoder.
 fn announced_size(frame: &[u8]) -> Option<Option<u64>> {
     const CONTENT_SIZE: u8 = 0x08;
     let flags = *frame.get(4)?;
@@ -159,7 +159,8 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Writes both files, the content last: with it the snapshot is complete. On an error both are gone again.
+    /// Writes both files, the content last: with it the snapshot is complete. On an error both are gone
+    /// again.
     pub(super) fn write(
         &self,
         point: &SnapshotPoint,

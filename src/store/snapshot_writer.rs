@@ -1,9 +1,10 @@
-//! The snapshot thread, `dqlite/snap`: writes snapshots one at a time and removes what they make superfluous. It owns
-//! the snapshot files and the closed segments behind the newest snapshot; the disk thread never touches those.
+//! The snapshot thread, `dqlite/snap`: writes snapshots one at a time and removes what they make superfluous.
+//! It owns the snapshot files and the closed segments behind the newest snapshot; the disk thread never
+//! touches those.
 //!
-//! Order: the segment in use is closed (appends go on in the next one); `.meta`; the content; then old snapshots go,
-//! then old segments. Everything is durable before the next step, so nothing is removed before the snapshot that
-//! replaces it can be read.
+//! Order: the segment in use is closed (appends go on in the next one); `.meta`; the content; then old
+//! snapshots go, then old segments. Everything is durable before the next step, so nothing is removed before
+//! the snapshot that replaces it can be read.
 
 use super::error::Error;
 use super::fs::Fs;
@@ -68,7 +69,8 @@ impl SnapshotWriter {
         let name = self.name(point).map_err(|e| Error::disk("list", &self.dir, &e))?;
         let target = snapshot::Target { fs: &*self.fs, dir: &self.dir, name, cancelled: &self.cancelled };
         target.write(point, &**content, *compression).map_err(Error::Disk)?;
-        // From here on the snapshot exists. What cannot be removed is only in the way, and tried again next time.
+        // From here on the snapshot exists. What cannot be removed is only in the way, and tried again next
+        // time.
         if let Err(error) = self.remove_superfluous(point.index, *trailing) {
             tracing::warn!(%error, dir = %self.dir.display(), "old snapshots or segments stay");
         }

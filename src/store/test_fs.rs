@@ -1,5 +1,5 @@
-//! File operations for tests: recorded, one at a time, optionally held up or made to fail, with an image of the
-//! directory before each.
+//! File operations for tests: recorded, one at a time, optionally held up or made to fail, with an image of
+//! the directory before each.
 
 use super::fs::{Disk, Existing, File, Fs};
 use parking_lot::{Condvar, Mutex};
@@ -7,6 +7,10 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long something may take that must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 type Hook = Box<dyn FnMut(&str) + Send>;
 
@@ -39,7 +43,8 @@ impl TestFs {
     pub(super) fn wait_until_held(&self) {
         let mut state = self.shared.0.lock();
         while !state.is_holding {
-            self.shared.1.wait(&mut state);
+            let waited = self.shared.1.wait_for(&mut state, PATIENCE);
+            assert!(!waited.timed_out(), "{:?} was never tried", state.held);
         }
     }
 

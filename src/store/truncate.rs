@@ -1,8 +1,9 @@
 //! Removing the end of the log. The disk thread does it when no open segment holds entries any more.
 //!
-//! A crash at any point leaves a directory that [`super::load`] understands: segments go from the last one down, so
-//! the log only gets shorter at its end; the segment that holds the cut is replaced by a shorter one with the same
-//! first index, and while both exist the shorter one is valid. Each step is durable before the next.
+//! A crash at any point leaves a directory that [`super::load`] understands: segments go from the last one
+//! down, so the log only gets shorter at its end; the segment that holds the cut is replaced by a shorter one
+//! with the same first index, and while both exist the shorter one is valid. Each step is durable before the
+//! next.
 
 use super::directory::write_closed;
 use super::error::Error;

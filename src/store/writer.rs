@@ -1,20 +1,20 @@
 //! The disk thread, `dqlite/disk`: appends, votes, truncations, in the order in which they were asked for.
 //!
-//! **Group commit.** Everything that queued up during the last sync is written as one run and synced once. There is no
-//! artificial delay.
+//! **Group commit.** Everything that queued up during the last sync is written as one run and synced once.
+//! There is no artificial delay.
 //!
-//! **A run is one batch of the format** (several if it fills a segment). The next one is written when it is durable, so
-//! a valid batch behind a damaged one always means that the damaged one was durable, too. With several batches in
-//! one run a power cut could leave the same picture of entries that nobody was told about, and start-up could not
-//! tell damage from a torn write.
+//! **A run is one batch of the format** (several if it fills a segment). The next one is written when it is
+//! durable, so a valid batch behind a damaged one always means that the damaged one was durable, too. With
+//! several batches in one run a power cut could leave the same picture of entries that nobody was told about,
+//! and start-up could not tell damage from a torn write.
 //!
-//! **Only the new bytes are written**, with `pwrite`, then `fdatasync`. The blocks behind them hold zeros since the
-//! segment was prepared, which is what readers expect. `O_DSYNC` and `RWF_DSYNC` took the same time within the noise
-//! (4256-byte appends into zeroed blocks on ext4: 160 to 220 us each), and with `fdatasync` the write and the
-//! sync can fail separately in tests.
+//! **Only the new bytes are written**, with `pwrite`, then `fdatasync`. The blocks behind them hold zeros
+//! since the segment was prepared, which is what readers expect. `O_DSYNC` and `RWF_DSYNC` took the same time
+//! within the noise (4256-byte appends into zeroed blocks on ext4: 160 to 220 us each), and with `fdatasync`
+//! the write and the sync can fail separately in tests.
 //!
-//! **Failures are final.** After a failed write or sync nobody knows what is on disk: nothing is retried, nothing more
-//! is written, and everything later is refused.
+//! **Failures are final.** After a failed write or sync nobody knows what is on disk: nothing is retried,
+//! nothing more is written, and everything later is refused.
 
 use super::error::Error;
 use super::fs::Fs;
@@ -211,8 +211,8 @@ impl Writer {
         Ok(count)
     }
 
-    /// A segment with room for at least one of these entries, and for how many. An entry larger than a segment gets
-    /// one of its own, which grows.
+    /// A segment with room for at least one of these entries, and for how many. An entry larger than a
+    /// segment gets one of its own, which grows.
     fn make_room(&mut self, entries: &[Entry]) -> Result<(Current, usize), Error> {
         if let Some(current) = &self.current {
             let count = self.count_that_fits(current.used, entries);
