@@ -76,7 +76,8 @@ pub const CONFIGURATION_SIZE_MAX: u64 = 1 << 20;
 pub const SPARE_SEGMENTS: usize = 2;
 /// Bytes of a spare segment that are filled before it looks again whether somebody waits for it.
 pub const SPARE_FILL_BYTES: usize = 1 << 20;
-/// Bytes of a snapshot that may wait for the disk at a time, so that its final sync does not hold up the log's.
+/// Bytes of a snapshot that may wait for the disk at a time, so that its final sync does not hold up the
+/// log's.
 pub const SNAPSHOT_SYNC_BYTES: usize = 8 << 20;
 /// Snapshots kept, as in C: the newest, and the one before in case the newest turns out to be unreadable.
 pub const SNAPSHOTS_KEPT: usize = 2;
@@ -92,7 +93,8 @@ pub const BOOTSTRAP_IDS: [u64; 2] = [1, 0x2dc1_7185_8c31_55be];
 pub const CLIENT_CHECK_INTERVAL_MS: u64 = 50;
 /// ROWS frames are collected up to this size before they are written to the socket.
 pub const ROWS_CHUNK_SIZE: usize = 64 << 10;
-/// Rows of a statement that writes are held back until its commit, up to this size; then they are sent before.
+/// Rows of a statement that writes are held back until its commit, up to this size; then they are sent
+/// before.
 pub const HELD_ROWS_SIZE_MAX: usize = 16 << 20;
 /// Pages of a DUMP written to the socket at once.
 pub const DUMP_CHUNK_PAGES: usize = 64;

@@ -91,7 +91,9 @@ fn independent_writers_never_meet_a_locked_database() {
 fn readers_see_whole_transactions_only() {
     let (_directory, node) = node();
     let mut writer = node.open("test.db");
-    writer.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER); INSERT INTO t VALUES (1, 0), (2, 0)").unwrap();
+    writer
+        .exec("CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER); INSERT INTO t VALUES (1, 0), (2, 0)")
+        .unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -217,7 +219,8 @@ fn parameters_of_several_statements_are_taken_from_left_to_right() {
     let mut client = node.open("test.db");
     client.exec("CREATE TABLE t (a, b)").unwrap();
     let values = [1, 2, 3].map(Value::Integer);
-    let result = client.exec_with("INSERT INTO t VALUES (?, ?); INSERT INTO t VALUES (?, ?); -- end", &values);
+    let result =
+        client.exec_with("INSERT INTO t VALUES (?, ?); INSERT INTO t VALUES (?, ?); -- end", &values);
     assert_eq!(result.unwrap().last_insert_id, 2);
     let rows = client.query("SELECT a, b FROM t").unwrap();
     let int = Value::<Bytes>::Integer;
@@ -228,11 +231,12 @@ fn parameters_of_several_statements_are_taken_from_left_to_right() {
 fn statement_ids_are_reused_and_unknown_ones_refused() {
     let (_directory, node) = node();
     let mut client = node.open("test.db");
-    let prepare = |client: &mut Client, sql: &'static str| {
-        match client.call(Request::Prepare { db: 0, sql: sql.into(), schema: Schema::V0 }).unwrap() {
-            Response::Stmt(stmt) => stmt.id,
-            other => panic!("{other:?}"),
-        }
+    let prepare = |client: &mut Client, sql: &'static str| match client
+        .call(Request::Prepare { db: 0, sql: sql.into(), schema: Schema::V0 })
+        .unwrap()
+    {
+        Response::Stmt(stmt) => stmt.id,
+        other => panic!("{other:?}"),
     };
     assert_eq!([prepare(&mut client, "SELECT 1"), prepare(&mut client, "SELECT 2")], [0, 1]);
     client.call(Request::Finalize { db: 0, statement: 0 }).unwrap();
@@ -397,7 +401,16 @@ fn random_bytes_never_stop_the_node() {
         for _ in 0..8 {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             // A plausible header before each body, so that the decoders behind it are reached.
-            bytes.extend([(random >> 8) as u8 % 6, 0, 0, 0, (random >> 16) as u8 % 22, (random >> 24) as u8 % 3, 0, 0]);
+            bytes.extend([
+                (random >> 8) as u8 % 6,
+                0,
+                0,
+                0,
+                (random >> 16) as u8 % 22,
+                (random >> 24) as u8 % 3,
+                0,
+                0,
+            ]);
             bytes.extend(random.to_le_bytes().repeat(3));
         }
         let _ = stream.write_all(&bytes);

@@ -22,7 +22,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("store", &["codec", "error", "config", "raft"]),
     ("vfs", &["codec", "error", "config", "sqlite"]),
     ("net", &["codec", "error", "config", "wire"]),
-    ("db", &["codec", "error", "config", "vfs", "sqlite", "wire::tuple"]),
+    ("db", &["codec", "error", "config", "vfs", "sqlite", "wire"]),
     ("node", &["codec", "error", "config", "raft", "sqlite", "wire", "store", "vfs", "net", "db"]),
     ("client", &["codec", "error", "config", "wire", "net"]),
     ("server", &["codec", "error", "config", "wire", "net", "node", "client"]),

@@ -1,9 +1,10 @@
-//! Keeps a long statement from holding up others: SQLite calls [`Budget::check`] every few thousand instructions.
+//! Keeps a long statement from holding up others: SQLite calls [`Budget::check`] every few thousand
+//! instructions.
 //!
-//! A statement runs on the client worker that read its request. When it has run longer than its budget, and now
-//! and then after that, the thread makes sure that somebody runs the other sessions: another worker that is free,
-//! or else a new thread, to which it gives up its place. The statement itself goes on where it is. So nothing has
-//! to be restarted, and any number of long statements delays no short one.
+//! A statement runs on the client worker that read its request. When it has run longer than its budget, and
+//! now and then after that, the thread makes sure that somebody runs the other sessions: another worker that
+//! is free, or else a new thread, to which it gives up its place. The statement itself goes on where it is.
+//! So nothing has to be restarted, and any number of long statements delays no short one.
 
 use super::status::Status;
 use crate::config::{CLIENT_CHECK_INTERVAL_MS, HAND_OVER_INTERVAL_MS, STATEMENT_BUDGET_US};
@@ -84,9 +85,9 @@ impl Budget {
 
 /// Makes sure that the sessions of this worker are run by somebody while its thread is busy.
 ///
-/// `block_in_place` offers the place of this thread to a new one, and takes it back at the end if the new thread has
-/// not come for it. Waiting for a task of the runtime to run in between tells that either it has, or another worker
-/// has time for such tasks.
+/// `block_in_place` offers the place of this thread to a new one, and takes it back at the end if the new
+/// thread has not come for it. Waiting for a task of the runtime to run in between tells that either it has,
+/// or another worker has time for such tasks.
 fn hand_over_worker() {
     let Ok(runtime) = Handle::try_current() else { return };
     if runtime.runtime_flavor() != RuntimeFlavor::MultiThread {
@@ -114,7 +115,8 @@ mod tests {
 
     #[test]
     fn long_statements_leave_the_only_worker_to_others() {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let done = Arc::new(AtomicBool::new(false));
         let mut long = Vec::new();
         for _ in 0..8 {

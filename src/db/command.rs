@@ -9,8 +9,8 @@
 //! 32+L      N x u64 page number, then N x P bytes of page image, in the same order
 //! ```
 //!
-//! OPEN (1), UNDO (3) and CHECKPOINT (4) are read and do nothing: old C leaders still write the last one. Image
-//! lists are applied in order, so a page that occurs twice ends as its later image.
+//! OPEN (1), UNDO (3) and CHECKPOINT (4) are read and do nothing: old C leaders still write the last one.
+//! Image lists are applied in order, so a page that occurs twice ends as its later image.
 
 use crate::codec::{Reader, Truncated, Writer, pad8};
 use crate::config::PAGE_SIZE;
@@ -120,7 +120,8 @@ fn decode_frames(mut r: Reader) -> Result<Frames, CommandError> {
     if usize::from(page_size) != PAGE_SIZE {
         return Err(CommandError::PageSize(page_size));
     }
-    // The bodies follow the numbers: checking both sizes first keeps a made-up count from allocating anything.
+    // The bodies follow the numbers: checking both sizes first keeps a made-up count from allocating
+    // anything.
     if count.saturating_mul(8 + PAGE_SIZE) > r.remaining() {
         return Err(Truncated { offset: r.offset() }.into());
     }
@@ -152,8 +153,8 @@ mod tests {
         let bytes = encode_frames(b"test.db", &[(1, page(7)), (2, page(8))]);
         assert_eq!(bytes.len(), 0x2038);
         let expected: [u8; 0x38] = [
-            1, 2, 0, 0, 0, 0, 0, 0, b't', b'e', b's', b't', b'.', b'd', b'b', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-            0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0x10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,
+            1, 2, 0, 0, 0, 0, 0, 0, b't', b'e', b's', b't', b'.', b'd', b'b', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0x10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,
         ];
         assert_eq!(&bytes[..0x38], &expected);
         assert!(bytes[0x38..0x1038].iter().all(|b| *b == 7));

@@ -1,9 +1,9 @@
-//! The SQLite connection of one client: prepared statements, transactions, and the way of a write from the lane
-//! over the speculative view to the log.
+//! The SQLite connection of one client: prepared statements, transactions, and the way of a write from the
+//! lane over the speculative view to the log.
 //!
 //! A write statement goes through [`DatabaseConnection::enter`] (lane, speculative view), its steps,
-//! [`DatabaseConnection::propose`] (the transaction it closed goes to Raft while the lane is still held, so that the
-//! log has the order of execution), [`DatabaseConnection::leave`] (lane passed on), and
+//! [`DatabaseConnection::propose`] (the transaction it closed goes to Raft while the lane is still held, so
+//! that the log has the order of execution), [`DatabaseConnection::leave`] (lane passed on), and
 //! [`DatabaseConnection::settle`] (nothing computed on the speculative view is answered before what it was
 //! computed from is committed).
 
@@ -219,7 +219,11 @@ impl DatabaseConnection {
         outcome.map(|()| ExecResult { last_insert_id, rows_affected })
     }
 
-    async fn exec_statement(&mut self, statement: &mut Statement, params: &mut Params) -> Result<(), Failure> {
+    async fn exec_statement(
+        &mut self,
+        statement: &mut Statement,
+        params: &mut Params,
+    ) -> Result<(), Failure> {
         bind(statement, params)?;
         let writes = statement.writes();
         self.enter(writes).await?;
@@ -248,8 +252,8 @@ impl DatabaseConnection {
         outcome
     }
 
-    /// Before a statement runs. A write needs the lane and the speculative view, unless an open transaction of
-    /// this connection has them already.
+    /// Before a statement runs. A write needs the lane and the speculative view, unless an open transaction
+    /// of this connection has them already.
     async fn enter(&mut self, writes: bool) -> Result<(), Failure> {
         if !writes || self.lane.is_some() {
             return Ok(());
@@ -302,7 +306,8 @@ impl DatabaseConnection {
         Ok(())
     }
 
-    /// After the last statement of a request: without an open write transaction the lane goes to the next one.
+    /// After the last statement of a request: without an open write transaction the lane goes to the next
+    /// one.
     fn leave(&mut self) -> Result<(), Failure> {
         let Some(lane) = &self.lane else { return Ok(()) };
         let sqlite = self.sqlite()?;
@@ -351,7 +356,10 @@ impl DatabaseConnection {
 
     async fn settle_base(&mut self) -> Result<(), Failure> {
         let Some(base) = self.gate.base.take() else { return Ok(()) };
-        self.database.wait_published(self.abort_count, |published| published >= base).await.map_err(Failure::from)
+        self.database
+            .wait_published(self.abort_count, |published| published >= base)
+            .await
+            .map_err(Failure::from)
     }
 
     fn take_statement(&mut self, id: u32) -> Result<Statement, Failure> {
@@ -379,8 +387,8 @@ impl DatabaseConnection {
     }
 }
 
-/// Names that C nodes take for something else: SQLite's private databases, or the WAL and the journal of another
-/// database. One of them in the log would stop every C node of the cluster.
+/// Names that C nodes take for something else: SQLite's private databases, or the WAL and the journal of
+/// another database. One of them in the log would stop every C node of the cluster.
 fn check_name(name: &[u8]) -> Result<(), Failure> {
     let reserved = name.is_empty() || name == b":memory:";
     if reserved || name.ends_with(b"-wal") || name.ends_with(b"-journal") {

@@ -39,7 +39,8 @@ impl Fsm {
         Fsm { registry }
     }
 
-    /// Applies a committed command that was not executed here: from a leader elsewhere or from the log on disk.
+    /// Applies a committed command that was not executed here: from a leader elsewhere or from the log on
+    /// disk.
     pub fn apply(&self, payload: Bytes) -> Result<(), Error> {
         let Command::Frames(frames) = command::decode(payload)? else { return Ok(()) };
         let pages: Vec<(u32, PageRef)> =
@@ -47,8 +48,8 @@ impl Fsm {
         self.on_database(&frames.database, |database| database.append(&pages))
     }
 
-    /// The committed state of every database, by reference. Databases that were deleted are left out: C releases
-    /// up to 1.18.2 abort on the page that marks them.
+    /// The committed state of every database, by reference. Databases that were deleted are left out: C
+    /// releases up to 1.18.2 abort on the page that marks them.
     pub fn capture(&self) -> Snapshot {
         let live = self.registry.all().into_iter().filter(|d| !d.vfs.is_deleted());
         Snapshot { databases: live.map(|d| (d.name.clone(), d.vfs.capture())).collect() }
@@ -67,9 +68,10 @@ impl Fsm {
         name: &Bytes,
         change: impl FnOnce(&vfs::Database) -> Result<(), vfs::Error>,
     ) -> Result<(), Error> {
-        self.registry.with_database(name, |database| change(&database.vfs)).and_then(|r| r).map_err(|source| {
-            Error::Vfs { database: String::from_utf8_lossy(name).into_owned(), source }
-        })
+        self.registry
+            .with_database(name, |database| change(&database.vfs))
+            .and_then(|r| r)
+            .map_err(|source| Error::Vfs { database: String::from_utf8_lossy(name).into_owned(), source })
     }
 }
 

@@ -1,9 +1,9 @@
 //! The write lane of one database: one session at a time runs statements that write.
 //!
-//! First in, first out. A waiter gives up after the busy timeout, but only while the holder sits inside an *open
-//! transaction*, whose end depends on its client. While the holder merely executes a statement the wait is short
-//! and bounded by that statement, so even a timeout of zero waits it out: with the default settings a client
-//! never sees "database is locked" just because another client's statement is running.
+//! First in, first out. A waiter gives up after the busy timeout, but only while the holder sits inside an
+//! *open transaction*, whose end depends on its client. While the holder merely executes a statement the wait
+//! is short and bounded by that statement, so even a timeout of zero waits it out: with the default settings
+//! a client never sees "database is locked" just because another client's statement is running.
 //!
 //! The lane is held while SQL runs, not while Raft commits: see docs/ARCHITECTURE.md, section 6a.
 

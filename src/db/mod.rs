@@ -1,7 +1,9 @@
-//! Databases: sessions that run SQL on the leader, the write lane, and the state machine that applies commands.
+//! Databases: sessions that run SQL on the leader, the write lane, and the state machine that applies
+//! commands.
 //!
-//! A session executes a write on the *speculative* view of its database, hands the resulting transaction to Raft
-//! as a [`Proposal`] and answers its client once the transaction is published: docs/ARCHITECTURE.md, section 6a.
+//! A session executes a write on the *speculative* view of its database, hands the resulting transaction to
+//! Raft as a [`Proposal`] and answers its client once the transaction is published: docs/ARCHITECTURE.md,
+//! section 6a.
 
 mod budget;
 mod command;
@@ -21,7 +23,6 @@ pub use registry::{Database, Registry};
 pub use snapshot::Snapshot;
 pub use status::Status;
 
-use crate::raft::Refusal;
 use crate::sqlite;
 use crate::vfs::{self, TransactionId};
 use crate::wire::failure;
@@ -51,15 +52,6 @@ pub enum Refused {
     NotLeader,
     /// Leadership ended while the transaction waited: its outcome is unknown.
     LeadershipLost,
-}
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Refused {
-        match refusal {
-            Refusal::NotLeader => Refused::NotLeader,
-            Refusal::LeadershipLost => Refused::LeadershipLost,
-        }
-    }
 }
 
 /// What a client is told when its request fails.

@@ -28,8 +28,8 @@ impl Declared {
         }
     }
 
-    /// A storage class that the declared type has no encoding for keeps its natural one: clients decode by the
-    /// code of each row.
+    /// A storage class that the declared type has no encoding for keeps its natural one: clients decode by
+    /// the code of each row.
     fn value(self, value: sqlite::Value<'_>) -> Value<&[u8]> {
         match (self, value) {
             (Declared::Date, sqlite::Value::Integer(n)) => Value::UnixTime(n),
@@ -92,7 +92,8 @@ impl Query {
     }
 
     fn fill_frame(&mut self, out: &mut BytesMut) -> Result<RowsEnd, Failure> {
-        // The columns are known for sure only after the first step: the schema may have changed since prepare.
+        // The columns are known for sure only after the first step: the schema may have changed since
+        // prepare.
         let mut step = match self.stepped.take() {
             Some(step) => step,
             None => self.first_step()?,

@@ -63,8 +63,8 @@ impl Database {
         Ok(())
     }
 
-    /// Drops everything speculative. `false` while a write transaction is open: the session that holds it must
-    /// roll back first.
+    /// Drops everything speculative. `false` while a write transaction is open: the session that holds it
+    /// must roll back first.
     pub fn abort(&self) -> bool {
         if self.vfs.abort().is_err() {
             return false;
@@ -154,7 +154,8 @@ impl Registry {
         }
     }
 
-    /// For the Raft thread: runs `apply` on the database, created if needed, which cannot disappear meanwhile.
+    /// For the Raft thread: runs `apply` on the database, created if needed, which cannot disappear
+    /// meanwhile.
     pub fn with_database<T>(
         &self,
         name: &Bytes,

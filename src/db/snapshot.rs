@@ -10,8 +10,8 @@
 //! ```
 //!
 //! We write `wal_size` 0. Readers of C releases up to 1.18.2 split the two parts by the size in the header of
-//! page 1, so `main_size` always equals it. A WAL (written by releases up to 1.16) is merged while reading: later
-//! frames win, and the size after the last frame counts.
+//! page 1, so `main_size` always equals it. A WAL (written by releases up to 1.16) is merged while reading:
+//! later frames win, and the size after the last frame counts.
 
 use crate::codec::{Reader, Truncated, Writer};
 use crate::config::PAGE_SIZE;
@@ -40,7 +40,9 @@ pub enum SnapshotError {
     #[error("snapshot has format {0}, expected 1")]
     Format(u64),
     /// A size that is no whole number of pages or frames.
-    #[error("database {database:?} in the snapshot has {part} of {size} bytes, which is not a whole number of {unit}")]
+    #[error(
+        "database {database:?} in the snapshot has {part} of {size} bytes, which is not a whole number of {unit}"
+    )]
     Size {
         /// Name of the database.
         database: String,

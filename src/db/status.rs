@@ -1,5 +1,5 @@
-//! What sessions need to know about the node, published by the Raft thread and by setters, read without asking
-//! anyone: leadership on every request, the busy timeout on every write.
+//! What sessions need to know about the node, published by the Raft thread and by setters, read without
+//! asking anyone: leadership on every request, the busy timeout on every write.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;

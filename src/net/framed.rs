@@ -75,14 +75,14 @@ impl ReadBuffer {
         Ok(Some(Frame { header, body }))
     }
 
-    /// Takes bytes of the next frame without waiting. To be called when [`ReadBuffer::next_frame`] has none and the
-    /// stream is readable; `WouldBlock` if nothing has arrived after all.
+    /// Takes bytes of the next frame without waiting. To be called when [`ReadBuffer::next_frame`] has none
+    /// and the stream is readable; `WouldBlock` if nothing has arrived after all.
     pub fn try_fill(&mut self, stream: &Stream) -> io::Result<Fill> {
         self.try_read(stream, self.missing() + READ_SIZE)
     }
 
-    /// Takes bytes while a request runs, without waiting. [`Fill::Full`] means that there is no more to be learned
-    /// before the next frame is taken.
+    /// Takes bytes while a request runs, without waiting. [`Fill::Full`] means that there is no more to be
+    /// learned before the next frame is taken.
     pub fn try_fill_ahead(&mut self, stream: &Stream) -> io::Result<Fill> {
         match READ_AHEAD_MAX.saturating_sub(self.bytes.len()) {
             0 => Ok(Fill::Full),

@@ -40,8 +40,8 @@ impl BoundSocket {
         &self.address
     }
 
-    /// Starts to listen. To be called within the runtime that will accept. The socket stays bound until both this
-    /// value and the listener are dropped, so that a start that fails later can be tried again.
+    /// Starts to listen. To be called within the runtime that will accept. The socket stays bound until both
+    /// this value and the listener are dropped, so that a start that fails later can be tried again.
     pub fn listen(&self) -> io::Result<Listener> {
         net::listen(&self.socket, LISTEN_BACKLOG)?;
         let socket = self.socket.try_clone()?;

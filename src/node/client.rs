@@ -1,5 +1,5 @@
-//! The socket of a client and what it has sent. Shared between the session that answers and, while a statement
-//! runs long, the check from within SQLite whether the client still waits.
+//! The socket of a client and what it has sent. Shared between the session that answers and, while a
+//! statement runs long, the check from within SQLite whether the client still waits.
 
 use super::gateway::is_interrupt;
 use crate::db::Verdict;
@@ -29,7 +29,8 @@ struct Input {
 }
 
 impl Input {
-    /// Takes what is there. `false` if there is nothing to wait for: the end was reached, or the buffer is full.
+    /// Takes what is there. `false` if there is nothing to wait for: the end was reached, or the buffer is
+    /// full.
     fn note(&mut self, read: io::Result<Fill>) -> bool {
         match read {
             Ok(Fill::Bytes) => true,
@@ -88,8 +89,8 @@ impl Client {
         Ok(())
     }
 
-    /// Ends when the client has closed the connection. Reads ahead meanwhile, up to the bound of the buffer. To be
-    /// polled while a request waits for something else.
+    /// Ends when the client has closed the connection. Reads ahead meanwhile, up to the bound of the buffer.
+    /// To be polled while a request waits for something else.
     pub async fn gone(&self) {
         loop {
             if self.input.lock().ended || self.stream.readable().await.is_err() {

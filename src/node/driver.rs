@@ -1,12 +1,13 @@
-//! The Raft thread: waits for one event, steps the core, carries out what it answers. Never waits for a disk, for
-//! SQLite or for a client; runs no SQL.
+//! The Raft thread: waits for one event, steps the core, carries out what it answers. Never waits for a disk,
+//! for SQLite or for a client; runs no SQL.
 
 use super::fault::Fence;
 use super::membership::Membership;
 use crate::config::DISK_QUEUE_BYTES_MAX;
 use crate::db::{Database, Fsm, Proposal, Refused, Registry, Snapshot};
 use crate::raft::{
-    EntryKind, Index, Input, Output, Outputs, Raft, Refusal, Role, SnapshotPoint, Start, State, Term, Time, Token,
+    EntryKind, Index, Input, Output, Outputs, Raft, Refusal, Role, SnapshotPoint, Start, State, Term, Time,
+    Token,
 };
 use crate::store::{self, Store};
 use crate::vfs::TransactionId;
@@ -303,7 +304,11 @@ impl Driver {
             && let Some(own) = self.pending.pop_front()
         {
             own.database.note_abort();
-            let _ = own.done.send(Err(refusal.into()));
+            let refused = match refusal {
+                Refusal::NotLeader => Refused::NotLeader,
+                Refusal::LeadershipLost => Refused::LeadershipLost,
+            };
+            let _ = own.done.send(Err(refused));
         }
     }
 

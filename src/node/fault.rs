@@ -1,5 +1,5 @@
-//! The fence: a node that met a fault of its own, or of its disk, stops taking part and says why. The host process
-//! goes on. See docs/ARCHITECTURE.md, section 7.
+//! The fence: a node that met a fault of its own, or of its disk, stops taking part and says why. The host
+//! process goes on. See docs/ARCHITECTURE.md, section 7.
 
 use parking_lot::Mutex;
 use std::any::Any;

@@ -1,7 +1,7 @@
 //! One client connection from handshake to close: reads requests, one at a time, and answers them.
 //!
-//! A session is one task on the client runtime. A point read runs from decoding to writing without leaving its
-//! thread. Leadership, cluster and settings are read from what the Raft thread publishes.
+//! A session is one task on the client runtime. A point read runs from decoding to writing without leaving
+//! its thread. Leadership, cluster and settings are read from what the Raft thread publishes.
 
 use super::client::{Client, Closed};
 use super::membership::Membership;
@@ -56,7 +56,8 @@ impl Session {
     async fn serve_next(&mut self) -> Result<(), Closed> {
         let (header, body) = self.next_frame().await?;
         let client = self.client.clone();
-        // A client that leaves while its request waits, for the lane or for rows to be taken, ends the session.
+        // A client that leaves while its request waits, for the lane or for rows to be taken, ends the
+        // session.
         tokio::select! {
             biased;
             served = self.serve_frame(header, body) => served,
@@ -102,7 +103,10 @@ impl Session {
             Request::Query(_) | Request::QuerySql(_) => return self.answer_query(request).await,
             Request::Dump { name } => return self.dump(&name).await,
             Request::Connect(peer) => {
-                tracing::warn!(peer = peer.id, "this release runs single nodes: a peer's messages are ignored");
+                tracing::warn!(
+                    peer = peer.id,
+                    "this release runs single nodes: a peer's messages are ignored"
+                );
                 self.client.discard().await;
                 return Err(Closed);
             }
@@ -225,8 +229,9 @@ impl Session {
         }
     }
 
-    /// Sends rows in chunks, each once the client has taken the one before, so that a slow client costs a cursor
-    /// and not a thread. Rows of a statement that writes are kept until its commit as far as memory allows.
+    /// Sends rows in chunks, each once the client has taken the one before, so that a slow client costs a
+    /// cursor and not a thread. Rows of a statement that writes are kept until its commit as far as memory
+    /// allows.
     async fn stream(&mut self, mut query: Query) -> Result<Result<(), Failure>, Closed> {
         let failed = loop {
             let fill = query.fill(&mut self.out);

@@ -3,8 +3,8 @@
 use sha1_smol::Sha1;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A node id from an address and the clock: the last 8 bytes, little-endian, of the SHA-1 of the address followed
-/// by the nanoseconds since 1970 as 8 little-endian bytes, as in C. Not guaranteed to be unique.
+/// A node id from an address and the clock: the last 8 bytes, little-endian, of the SHA-1 of the address
+/// followed by the nanoseconds since 1970 as 8 little-endian bytes, as in C. Not guaranteed to be unique.
 pub fn generate_node_id(address: &[u8]) -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     node_id(address, since_epoch.as_nanos() as u64)

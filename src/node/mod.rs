@@ -4,8 +4,8 @@
 //! create ──▶ set, bind ──▶ start ──▶ running ──▶ stop ──▶ stopped
 //! ```
 //!
-//! A node is started once. A start that fails, because another process holds the directory for instance, leaves
-//! it as it was: it may be tried again.
+//! A node is started once. A start that fails, because another process holds the directory for instance,
+//! leaves it as it was: it may be tried again.
 
 mod client;
 mod driver;

@@ -58,8 +58,7 @@ impl Running {
         let membership = Arc::new(Membership::new(node.id));
         let fence = Arc::new(Fence::default());
         let (proposals, proposals_in) = mpsc::channel(config::PROPOSALS_MAX);
-        let shared =
-            Shared { registry: registry.clone(), membership: membership.clone(), proposals };
+        let shared = Shared { registry: registry.clone(), membership: membership.clone(), proposals };
         let (raft, stop_raft) =
             start_raft(node, settings, directory, loaded, &registry, &membership, &fence, proposals_in)?;
         let (stop_accepting, stopped) = oneshot::channel();

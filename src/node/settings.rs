@@ -1,8 +1,8 @@
 //! What can be set on a node, with the limits of the C API.
 
 use super::{Error, TrailingStrategy};
-use crate::store::AutoRecovery;
 use crate::config;
+use crate::store::AutoRecovery;
 
 /// Everything a setter may change before start.
 #[derive(Debug, Clone)]
@@ -78,8 +78,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Powers of two from 512 bytes to 256 KiB. C aligns its direct I/O to it; our log is written through the page
-    /// cache, which needs no alignment, so the value is checked and has no effect.
+    /// Powers of two from 512 bytes to 256 KiB. C aligns its direct I/O to it; our log is written through the
+    /// page cache, which needs no alignment, so the value is checked and has no effect.
     pub fn set_block_size(&mut self, size: usize) -> Result<(), Error> {
         if !size.is_power_of_two() || !(512..=256 << 10).contains(&size) {
             return Err(Error::failed(format!(

@@ -1,7 +1,7 @@
 //! Data directories written by the C library, replayed into databases: the rows must be those it had.
 //!
-//! Directories of clusters with several voters cannot be led by a single node, so the log is applied the way the
-//! Raft thread applies it, and the tables are read through the VFS.
+//! Directories of clusters with several voters cannot be led by a single node, so the log is applied the way
+//! the Raft thread applies it, and the tables are read through the VFS.
 
 use dqlite::config::{CHECKPOINT_THRESHOLD_FRAMES, PAGE_SIZE};
 use dqlite::db::{Fsm, Registry};

@@ -21,7 +21,7 @@ use dqlite::node::Node;
 use dqlite::wire::response::ClusterFormat;
 use replay::{Difference, Fixture, Instead, NodeSetup, Op, replay};
 use tempfile::TempDir;
-use wire_differences::{DIFFERENCES, NEVER_THE_SAME, NotReplayed, SUPERSEDED_BY_1_18_6, CLUSTERS};
+use wire_differences::{CLUSTERS, DIFFERENCES, NEVER_THE_SAME, NotReplayed, SUPERSEDED_BY_1_18_6};
 
 mod recode;
 mod replay;

@@ -16,7 +16,10 @@ pub const CLUSTERS: &[NotReplayed] = &[
     NotReplayed { case: "cluster-3-nodes", why: "needs three nodes" },
     NotReplayed { case: "follower", why: "needs three nodes" },
     NotReplayed { case: "leadership-lost", why: "needs three nodes" },
-    NotReplayed { case: "membership", why: "ADD, ASSIGN and REMOVE are answered once clusters are available" },
+    NotReplayed {
+        case: "membership",
+        why: "ADD, ASSIGN and REMOVE are answered once clusters are available",
+    },
     NotReplayed { case: "quorum-lost", why: "needs three nodes" },
 ];
 
