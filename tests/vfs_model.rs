@@ -286,7 +286,7 @@ impl Sql {
                 "CREATE TRIGGER t_{table} AFTER INSERT ON {table} BEGIN DELETE FROM {other} WHERE x = new.x - 3; END"
             ),
             14 => format!("PRAGMA user_version = {}", self.random.below(1000)),
-            15 => "VACUUM".into(),
+            15 => self.pick(&["VACUUM", "PRAGMA auto_vacuum = 1", "PRAGMA auto_vacuum = 0"]).into(),
             16 => "ANALYZE".into(),
             17 => format!("CREATE TEMP TABLE IF NOT EXISTS t AS SELECT * FROM {table}"),
             18..50 => format!("INSERT INTO {table}(y) VALUES({one})"),

@@ -430,3 +430,18 @@ static WAL_METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     xFetch: None,
     xUnfetch: None,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_callback_becomes_an_error_and_the_first_one_is_remembered() {
+        let fault = Fault::default();
+        assert_eq!(guarded(&fault, ffi::SQLITE_IOERR, || ffi::SQLITE_OK), ffi::SQLITE_OK);
+        assert_eq!(*fault.0.lock(), None);
+        assert_eq!(guarded(&fault, ffi::SQLITE_IOERR, || panic!("page {} is missing", 7)), ffi::SQLITE_IOERR);
+        assert_eq!(guarded(&fault, ffi::SQLITE_IOERR, || panic!("another")), ffi::SQLITE_IOERR);
+        assert_eq!(fault.0.lock().as_deref(), Some("page 7 is missing"));
+    }
+}

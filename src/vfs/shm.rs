@@ -133,7 +133,7 @@ fn first_slot(page: PageNumber) -> usize {
 /// anywhere up to the hash slots.
 pub(super) fn supported_os_page_size() -> Result<usize, usize> {
     let size = rustix::param::page_size();
-    if (PAGE_SIZE..=HASH_OFFSET).contains(&size) { Ok(size) } else { Err(size) }
+    if (FIRST_ENTRY_OFFSET..=HASH_OFFSET).contains(&size) { Ok(size) } else { Err(size) }
 }
 
 /// The two files behind region 0; every handle maps them for itself.
@@ -397,7 +397,12 @@ mod tests {
     use super::*;
 
     fn index() -> (IndexFiles, WalIndex) {
-        let files = IndexFiles::create(supported_os_page_size().unwrap()).unwrap();
+        index_with(supported_os_page_size().unwrap())
+    }
+
+    /// Works for every multiple of the real OS page size, so machines with larger pages are tested on this one.
+    fn index_with(os_page_size: usize) -> (IndexFiles, WalIndex) {
+        let files = IndexFiles::create(os_page_size).unwrap();
         let index = WalIndex::new(&files).unwrap();
         (files, index)
     }
@@ -491,6 +496,34 @@ mod tests {
             assert_eq!(used.count(), entry + 1, "kept {keep} of {reached}");
             for frame in 1..=keep {
                 assert_eq!(find(&index, View::Speculative, frame, keep + 1), Some(frame));
+            }
+        }
+    }
+
+    #[test]
+    fn publishing_completes_the_committed_view_whatever_the_size_of_memory_pages() {
+        for os_page_size in [4096, 16_384] {
+            let (files, index) = index_with(os_page_size);
+            let writer = ViewMapping::new(&files, View::Speculative).unwrap();
+            let reader = ViewMapping::new(&files, View::Committed).unwrap();
+            let entry = |mapping: &ViewMapping, frame: usize| {
+                let address =
+                    mapping.address().cast::<u32>().wrapping_add(FIRST_ENTRY_OFFSET / 4 + frame - 1);
+                // SAFETY: inside the mapping and aligned; only atomic accesses.
+                unsafe { AtomicU32::from_ptr(address) }.load(Ordering::Relaxed)
+            };
+            // What SQLite does in the speculative view.
+            for frame in 1..=FIRST_REGION_ENTRIES {
+                let offset = entry_offset(0, frame - 1);
+                index.word(View::Speculative, 0, offset).store(frame as u32 + 50, Ordering::Relaxed);
+            }
+            let unshared = (os_page_size - FIRST_ENTRY_OFFSET) / 4;
+            assert_eq!((entry(&writer, unshared), entry(&reader, unshared)), (unshared as u32 + 50, 0));
+            index.publish_entries(1, 700);
+            index.publish_entries(701, 5000);
+            for frame in 1..=FIRST_REGION_ENTRIES {
+                assert_eq!(entry(&reader, frame), frame as u32 + 50);
+                assert_eq!(entry(&writer, frame), frame as u32 + 50);
             }
         }
     }

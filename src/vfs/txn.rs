@@ -48,12 +48,6 @@ pub(super) struct Speculative {
     deletes: bool,
 }
 
-impl Speculative {
-    pub(super) fn frame_count(&self) -> u32 {
-        self.last - self.first + 1
-    }
-}
-
 /// Names a speculative transaction of one database; later transactions have greater ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransactionId(u64);
@@ -74,7 +68,8 @@ impl Database {
     pub fn take_transaction(&self) -> Option<Transaction> {
         let mut state = self.state.write();
         let state = &mut *state;
-        let speculative = state.pipeline.iter_mut().find(|s| !s.taken)?;
+        let taken = state.pipeline.partition_point(|s| s.taken);
+        let speculative = state.pipeline.get_mut(taken)?;
         speculative.taken = true;
         // Everything before the page that marks a deletion is gone after it, and C nodes insist on one page.
         let first = if speculative.deletes { speculative.last } else { speculative.first };
