@@ -1,5 +1,5 @@
-//! A host that put SQLite in single-thread mode before us, as go-dqlite's package initialiser does. In a process of
-//! its own, because the mode cannot be changed once SQLite is initialised.
+//! A host that put SQLite in single-thread mode before us, as go-dqlite's package initialiser does. In a
+//! process of its own, because the mode cannot be changed once SQLite is initialised.
 
 #![allow(clippy::unwrap_used)] // the helpers outside of test functions panic too
 

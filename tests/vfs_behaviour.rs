@@ -159,8 +159,8 @@ fn the_same_statement_again_after_an_abort_is_not_mistaken_for_the_aborted_one()
     let (one, two, reader) = (bench.connect(), bench.connect(), bench.connect());
     bench.commit(&one, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 0)");
     for round in 1..=20 {
-        // The same page images as in the aborted run, on another connection: a cache that believed the header of
-        // the aborted transaction would now answer from pages that hold something else.
+        // The same page images as in the aborted run, on another connection: a cache that believed the header
+        // of the aborted transaction would now answer from pages that hold something else.
         bench.write(&one, &format!("UPDATE t SET b = {round}")).unwrap();
         bench.write(&one, "UPDATE t SET b = -1").unwrap();
         bench.abort();
@@ -429,7 +429,8 @@ fn pages_around_the_pending_byte_keep_their_content() {
     let (leader, follower) = (Bench::new(), Bench::new());
     let writer = leader.connect();
     leader.commit(&writer, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
-    // Pretend the database is large: SQLite allocates pages behind the declared size and never reads the others.
+    // Pretend the database is large: SQLite allocates pages behind the declared size and never reads the
+    // others.
     for size in [PENDING - 2, 5 * (PENDING - 1) - 2] {
         let mut image = leader.database.capture();
         let mut page1 = *image.pages[0];

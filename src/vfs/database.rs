@@ -1,5 +1,6 @@
-//! One replicated database: its pages, WAL frames, WAL-index, locks and pipeline, all behind one lock that is held
-//! for microseconds. Any thread. Transactions are in `txn`, checkpoints in `checkpoint`, images in `capture`.
+//! One replicated database: its pages, WAL frames, WAL-index, locks and pipeline, all behind one lock that is
+//! held for microseconds. Any thread. Transactions are in `txn`, checkpoints in `checkpoint`, images in
+//! `capture`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -154,8 +155,8 @@ impl State {
         self.index.header(View::Speculative)
     }
 
-    /// Makes a header unlike every other one of this database, so that no page cache mistakes the state it stands
-    /// for. `change_counter` is the newest in use: SQLite counts on from it, in the speculative view.
+    /// Makes a header unlike every other one of this database, so that no page cache mistakes the state it
+    /// stands for. `change_counter` is the newest in use: SQLite counts on from it, in the speculative view.
     pub(super) fn stamp(&mut self, header: &mut Header, change_counter: u32) {
         self.headers_written += 1;
         let sequence = self.headers_written;

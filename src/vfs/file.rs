@@ -1,7 +1,8 @@
-//! `sqlite3_io_methods` of the two kinds of file that the VFS opens, main databases and their WALs, and the guard
-//! that keeps panics out of SQLite.
+//! `sqlite3_io_methods` of the two kinds of file that the VFS opens, main databases and their WALs, and the
+//! guard that keeps panics out of SQLite.
 //!
-//! The main file is never written by SQLite: checkpoints are ours. File locks do not exist; WAL locks do the work.
+//! The main file is never written by SQLite: checkpoints are ours. File locks do not exist; WAL locks do the
+//! work.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -339,8 +340,8 @@ unsafe extern "C" fn wal_write(
     })
 }
 
-/// SQLite may cut the WAL behind its last commit (`journal_size_limit`). What lies there is dropped when the write
-/// transaction ends, so there is nothing to do.
+/// SQLite may cut the WAL behind its last commit (`journal_size_limit`). What lies there is dropped when the
+/// write transaction ends, so there is nothing to do.
 unsafe extern "C" fn wal_truncate(_: *mut ffi::sqlite3_file, _: i64) -> c_int {
     ffi::SQLITE_OK
 }

@@ -1,5 +1,5 @@
-//! Speculative transactions: how a write transaction is opened and closed, taken for replication, published when
-//! its entry is committed, or aborted; and how a follower appends what the leader replicated.
+//! Speculative transactions: how a write transaction is opened and closed, taken for replication, published
+//! when its entry is committed, or aborted; and how a follower appends what the leader replicated.
 //!
 //! ```text
 //! WAL frames   1 ......... committed | speculative 1 | speculative 2 | open transaction (spilled) |
@@ -52,8 +52,8 @@ pub(super) struct Speculative {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransactionId(u64);
 
-/// What one write transaction replicates: page images in the order in which they apply, the later image of a page
-/// wins.
+/// What one write transaction replicates: page images in the order in which they apply, the later image of a
+/// page wins.
 #[derive(Debug, Clone)]
 pub struct Transaction {
     /// For [`Database::publish_next`].
@@ -63,8 +63,8 @@ pub struct Transaction {
 }
 
 impl Database {
-    /// The oldest transaction that was closed and not taken yet. Call it right after a step that may have closed
-    /// one, until it gives none, before anybody else may write: log order has to be execution order.
+    /// The oldest transaction that was closed and not taken yet. Call it right after a step that may have
+    /// closed one, until it gives none, before anybody else may write: log order has to be execution order.
     pub fn take_transaction(&self) -> Option<Transaction> {
         let mut state = self.state.write();
         let state = &mut *state;
@@ -100,8 +100,8 @@ impl Database {
         Ok(())
     }
 
-    /// Drops every speculative transaction. Nobody may be inside a transaction on the speculative view: interrupt the
-    /// running statement, roll back, and reset what still reads.
+    /// Drops every speculative transaction. Nobody may be inside a transaction on the speculative view:
+    /// interrupt the running statement, roll back, and reset what still reads.
     pub fn abort(&self) -> Result<(), Error> {
         let mut state = self.state.write();
         if !state.write_is_free() || state.speculative_holders > 0 {
@@ -140,8 +140,8 @@ impl State {
         self.writer = Some(OpenWrite { base, deletion: Deletion::None });
     }
 
-    /// The WRITE lock is about to be released. What counts as committed is what SQLite put into the header, not
-    /// which frames it wrote: a rolled back savepoint or transaction leaves frames above.
+    /// The WRITE lock is about to be released. What counts as committed is what SQLite put into the header,
+    /// not which frames it wrote: a rolled back savepoint or transaction leaves frames above.
     #[must_use]
     pub(super) fn end_write(&mut self) -> Vec<PageRef> {
         let writer = self.writer.take().expect("the WRITE lock is held exactly while `writer` is set");
@@ -161,8 +161,8 @@ impl State {
         unused
     }
 
-    /// Ends the open write transaction by a page 1 that marks the database as deleted, on top of whatever else the
-    /// transaction did.
+    /// Ends the open write transaction by a page 1 that marks the database as deleted, on top of whatever
+    /// else the transaction did.
     pub(super) fn write_deletion(&mut self) -> Vec<PageRef> {
         let mut header = self.speculative_header();
         let unused = self.wal.truncate(header.last_frame);
