@@ -122,3 +122,10 @@ pub const DUMP_CHUNK_PAGES: usize = 64;
 pub const PROPOSALS_MAX: usize = 1024;
 /// Time between two checks that other sessions are run by somebody while a long statement occupies a worker.
 pub const HAND_OVER_INTERVAL_MS: u64 = 5;
+
+/// Time between two attempts to change a database whose write lock a session has not given back yet.
+pub const APPLY_RETRY_MS: u64 = 2;
+/// Messages of other servers that wait for the Raft thread; then their connections wait.
+pub const INBOUND_MESSAGES_MAX: usize = 64;
+/// Changes of the cluster that wait for the Raft thread.
+pub const ORDERS_MAX: usize = 16;

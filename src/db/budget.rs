@@ -29,6 +29,8 @@ pub type ClientWatch = Arc<dyn Fn() -> Verdict + Send + Sync>;
 pub struct Budget {
     state: Mutex<State>,
     status: Arc<Status>,
+    /// The period of leadership that the connection belongs to.
+    period: u64,
     watch: ClientWatch,
 }
 
@@ -53,7 +55,8 @@ const HAND_OVER_INTERVAL: Duration = Duration::from_millis(HAND_OVER_INTERVAL_MS
 impl Budget {
     /// Checks on the client through `watch`.
     pub fn new(status: Arc<Status>, watch: ClientWatch) -> Budget {
-        Budget { state: Mutex::new(State::starting()), status, watch }
+        let period = status.current_period();
+        Budget { state: Mutex::new(State::starting()), status, period, watch }
     }
 
     /// A statement begins to run, or goes on after its client took what there was.
@@ -63,7 +66,7 @@ impl Budget {
 
     /// True if the statement must be interrupted. Called from within SQLite, between two of its instructions.
     pub fn check(&self) -> bool {
-        if self.status.is_stopping() {
+        if self.status.is_stopping() || self.status.current_period() != self.period {
             return true;
         }
         let now = Instant::now();
@@ -135,6 +138,16 @@ mod tests {
         let budget = Budget::new(Arc::default(), Arc::new(|| Verdict::Stop));
         budget.restart();
         while !budget.check() {}
+    }
+
+    #[test]
+    fn the_end_of_leadership_stops_every_statement_at_once() {
+        let status: Arc<Status> = Arc::default();
+        status.begin_leading();
+        let budget = Budget::new(status.clone(), Arc::new(|| Verdict::Waiting));
+        assert!(!budget.check());
+        status.end_leading();
+        assert!(budget.check());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::budget::{Budget, ClientWatch};
 use super::lane::LaneGuard;
 use super::query::Query;
 use super::registry::{Database, Registry};
-use super::{CANTOPEN, Failure, Proposal, Refused, command};
+use super::{CANTOPEN, Failure, Proposal, Refused, Request, command};
 use crate::config::{PIPELINE_BYTES_MAX, PIPELINE_TRANSACTIONS_MAX};
 use crate::sqlite::{self, Statement, Step, TransactionState};
 use crate::vfs::{VfsConnection, View};
@@ -51,11 +51,13 @@ pub struct DatabaseConnection {
     lane: Option<LaneGuard>,
     database: Arc<Database>,
     registry: Arc<Registry>,
-    proposals: mpsc::Sender<Proposal>,
+    requests: mpsc::Sender<Request>,
     budget: Arc<Budget>,
     /// [`Database::abort_count`] when the lane was entered.
     abort_count: u64,
     gate: Gate,
+    /// Within this request it was made sure that the committed view may be read.
+    confirmed: bool,
 }
 
 impl Drop for DatabaseConnection {
@@ -72,7 +74,7 @@ impl DatabaseConnection {
     /// Opens a database, creating it if needed.
     pub fn open(
         registry: &Arc<Registry>,
-        proposals: &mpsc::Sender<Proposal>,
+        requests: &mpsc::Sender<Request>,
         name: &Bytes,
         watch: ClientWatch,
     ) -> Result<DatabaseConnection, Failure> {
@@ -84,10 +86,11 @@ impl DatabaseConnection {
             lane: None,
             database: database.clone(),
             registry: registry.clone(),
-            proposals: proposals.clone(),
+            requests: requests.clone(),
             budget: Arc::new(Budget::new(registry.status.clone(), watch)),
             abort_count: database.abort_count(),
             gate: Gate::default(),
+            confirmed: false,
         };
         // From here on a failure drops the connection, which closes the database in the registry.
         let sqlite = registry.vfs().connect(name)?;
@@ -102,7 +105,9 @@ impl DatabaseConnection {
     }
 
     /// PREPARE. Without `allow_tail` a second statement in the text is refused.
-    pub fn prepare(&mut self, sql: &[u8], allow_tail: bool) -> Result<Prepared, Failure> {
+    pub async fn prepare(&mut self, sql: &[u8], allow_tail: bool) -> Result<Prepared, Failure> {
+        self.begin_request();
+        self.confirm_read().await?;
         self.budget.restart();
         let (statement, tail_offset) = self.compile_first(sql)?;
         let statement = statement.ok_or(failure::EMPTY_STATEMENT)?;
@@ -128,6 +133,7 @@ impl DatabaseConnection {
 
     /// EXEC.
     pub async fn exec(&mut self, id: u32, mut params: Params) -> Result<ExecResult, Failure> {
+        self.begin_request();
         let mut statement = self.take_statement(id)?;
         let outcome = self.exec_statement(&mut statement, &mut params).await;
         self.statements[id as usize] = Some(statement);
@@ -136,6 +142,8 @@ impl DatabaseConnection {
 
     /// EXEC_SQL: every statement of the text, with one list of parameters consumed from left to right.
     pub async fn exec_sql(&mut self, sql: Bytes, params: Params) -> Result<ExecResult, Failure> {
+        self.begin_request();
+        self.confirm_read().await?;
         let outcome = self.exec_all(&sql, params).await;
         self.finish(outcome).await
     }
@@ -154,12 +162,15 @@ impl DatabaseConnection {
 
     /// QUERY: returns the running statement; rows are taken from it, then [`DatabaseConnection::end_query`].
     pub async fn query(&mut self, id: u32, params: Params) -> Result<Query, Failure> {
+        self.begin_request();
         let statement = self.take_statement(id)?;
         self.begin_query(Query::new(statement, Some(id as usize)), params).await
     }
 
     /// QUERY_SQL: exactly one statement.
     pub async fn query_sql(&mut self, sql: &[u8], params: Params) -> Result<Query, Failure> {
+        self.begin_request();
+        self.confirm_read().await?;
         self.budget.restart();
         let (statement, tail_offset) = self.compile_first(sql)?;
         let statement = statement.ok_or(failure::EMPTY_STATEMENT)?;
@@ -255,14 +266,17 @@ impl DatabaseConnection {
     /// Before a statement runs. A write needs the lane and the speculative view, unless an open transaction
     /// of this connection has them already.
     async fn enter(&mut self, writes: bool) -> Result<(), Failure> {
-        if !writes || self.lane.is_some() {
+        if self.lane.is_some() {
             return Ok(());
+        }
+        if !writes {
+            return self.confirm_read().await;
         }
         let database = self.database.clone();
         let lane = database.lane.acquire(self.registry.status.busy_timeout()).await;
         let lane = lane.map_err(|_| failure::DATABASE_LOCKED)?;
-        if !self.registry.status.is_leading() {
-            return Err(failure::NOT_LEADER.into());
+        if !self.registry.status.is_ready() {
+            self.confirm().await?;
         }
         self.abort_count = database.abort_count();
         let base = database.proposed();
@@ -284,6 +298,28 @@ impl DatabaseConnection {
         Ok(())
     }
 
+    /// Before a statement that reads the committed view: it must be as new as anything a client was ever told. Within
+    /// a read transaction the view is fixed already.
+    async fn confirm_read(&mut self) -> Result<(), Failure> {
+        let begins = self.sqlite()?.transaction_state() == TransactionState::None;
+        if begins && !self.confirmed && !self.registry.status.has_lease() {
+            self.confirm().await?;
+        }
+        self.confirmed = true;
+        Ok(())
+    }
+
+    fn begin_request(&mut self) {
+        self.confirmed = false;
+    }
+
+    async fn confirm(&self) -> Result<(), Failure> {
+        let (done, confirmed) = oneshot::channel();
+        // As with proposals: the outcome reports a node that has stopped.
+        let _ = self.requests.send(Request::Read { done }).await;
+        confirmed.await.unwrap_or(Err(Refused::LeadershipLost)).map_err(Failure::from)
+    }
+
     /// After a statement ran: the transaction it closed, if any, goes to the log in the order of execution.
     async fn propose(&mut self) {
         if self.lane.is_none() {
@@ -303,7 +339,7 @@ impl DatabaseConnection {
             self.gate.own = Some(outcome);
             self.gate.proposals += 1;
             // The queue is closed only once the node has stopped; then the outcome reports it.
-            let _ = self.proposals.send(proposal).await;
+            let _ = self.requests.send(Request::Propose(proposal)).await;
         }
     }
 

@@ -45,6 +45,18 @@ pub struct Proposal {
     pub done: oneshot::Sender<Result<(), Refused>>,
 }
 
+/// What sessions ask of the Raft thread.
+pub enum Request {
+    /// To commit a transaction.
+    Propose(Proposal),
+    /// To confirm that the databases may be read: everything committed when this was asked is applied, and this
+    /// node certainly led at some moment since.
+    Read {
+        /// Told once it is so.
+        done: oneshot::Sender<Result<(), Refused>>,
+    },
+}
+
 /// Why a transaction was not committed here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {

@@ -2,12 +2,17 @@
 //! asking anyone: leadership on every request, the busy timeout on every write.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Shared between the Raft thread, which writes leadership, and the sessions, which read it.
 pub struct Status {
+    origin: Instant,
     leading: AtomicBool,
+    /// The leader has applied what leaders before it committed.
+    ready: AtomicBool,
+    /// Until when reads need nobody's confirmation, in milliseconds since `origin`; 0 if they need it now.
+    lease_until_ms: AtomicU64,
     /// Counts the times leadership ended: database connections of an earlier period are void.
     period: watch::Sender<u64>,
     stopping: AtomicBool,
@@ -19,7 +24,10 @@ pub struct Status {
 impl Default for Status {
     fn default() -> Status {
         Status {
+            origin: Instant::now(),
             leading: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
+            lease_until_ms: AtomicU64::new(0),
             period: watch::Sender::new(0),
             stopping: AtomicBool::new(false),
             busy_timeout_ms: AtomicU32::new(0),
@@ -35,16 +43,43 @@ impl Status {
         self.leading.load(Ordering::Acquire)
     }
 
-    /// This node leads: everything committed before is applied.
+    /// Milliseconds on the clock of the Raft core and of the lease.
+    pub fn now_ms(&self) -> u64 {
+        self.origin.elapsed().as_millis() as u64
+    }
+
+    /// Whether transactions may be executed: this node leads and its databases are up to date.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Whether what the databases hold now may be read without asking anybody.
+    pub fn has_lease(&self) -> bool {
+        self.now_ms() < self.lease_until_ms.load(Ordering::Acquire)
+    }
+
+    /// What the Raft thread knows after each step.
+    pub fn publish(&self, ready: bool, lease_until_ms: u64) {
+        self.ready.store(ready, Ordering::Release);
+        self.lease_until_ms.store(lease_until_ms, Ordering::Release);
+    }
+
+    /// This node leads.
     pub fn begin_leading(&self) {
         self.leading.store(true, Ordering::Release);
     }
 
     /// This node leads no longer. Sessions give up their database connections.
     pub fn end_leading(&self) {
+        self.publish(false, 0);
         if self.leading.swap(false, Ordering::AcqRel) {
             self.period.send_modify(|period| *period += 1);
         }
+    }
+
+    /// Number of the current period of leadership.
+    pub fn current_period(&self) -> u64 {
+        *self.period.borrow()
     }
 
     /// The current period of leadership; watch it to learn of the end.

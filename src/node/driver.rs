@@ -1,22 +1,23 @@
-//! The Raft thread: waits for one event, steps the core, carries out what it answers. Never waits for a disk,
-//! for SQLite or for a client; runs no SQL.
+//! The Raft thread: waits for one event, steps the core, carries out what it answers. Never waits for a disk, for
+//! SQLite, for another server or for a client; runs no SQL.
 
 use super::fault::Fence;
 use super::membership::Membership;
-use crate::config::DISK_QUEUE_BYTES_MAX;
-use crate::db::{Database, Fsm, Proposal, Refused, Registry, Snapshot};
+use crate::config::{APPLY_RETRY_MS, DISK_QUEUE_BYTES_MAX};
+use crate::db::{self, Database, Fsm, Proposal, Refused, Registry, Snapshot};
+use crate::net::peer::{PeerEvent, Peers};
 use crate::raft::{
-    EntryKind, Index, Input, Output, Outputs, Raft, Refusal, Role, SnapshotPoint, Start, State, Term, Time,
-    Token,
+    Change, EntryKind, Index, InstallSnapshot, Input, Message, Output, Outputs, Peer, Raft, Refusal, Seq, ServerId,
+    SnapshotPoint, Start, State, Term, Time, Token,
 };
 use crate::store::{self, Store};
 use crate::vfs::TransactionId;
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// What the driver is made of.
@@ -27,8 +28,16 @@ pub struct Parts {
     pub store: Store,
     /// Their reports.
     pub store_events: mpsc::UnboundedReceiver<store::Event>,
-    /// Transactions executed by sessions.
-    pub proposals: mpsc::Receiver<Proposal>,
+    /// Connections to other servers.
+    pub peers: Peers,
+    /// Their reports.
+    pub peer_events: mpsc::UnboundedReceiver<PeerEvent>,
+    /// What other servers send us.
+    pub inbound: mpsc::Receiver<Inbound>,
+    /// What sessions ask.
+    pub requests: mpsc::Receiver<db::Request>,
+    /// What clients want changed in the cluster.
+    pub orders: mpsc::Receiver<Order>,
     /// Ends the driver when its sender goes away or sends.
     pub stop: oneshot::Receiver<()>,
     /// The databases.
@@ -43,6 +52,32 @@ pub struct Parts {
     pub trailing: u64,
 }
 
+/// From a connection that another server opened to us.
+pub enum Inbound {
+    /// It is there.
+    Opened(ServerId),
+    /// A message came.
+    Message(Peer, Message),
+    /// It has ended.
+    Closed(ServerId),
+}
+
+/// A change of the cluster that a client asked for.
+pub struct Order {
+    /// What it is.
+    pub kind: OrderKind,
+    /// Told how it ended.
+    pub done: oneshot::Sender<Result<(), Refusal>>,
+}
+
+/// The kinds of [`Order`].
+pub enum OrderKind {
+    /// A change of the configuration.
+    Change(Change),
+    /// A transfer of leadership, to anybody if nobody is named.
+    Transfer(Option<ServerId>),
+}
+
 /// A transaction executed here whose entry is in the log and not yet committed.
 struct Pending {
     token: Token,
@@ -53,33 +88,60 @@ struct Pending {
     done: oneshot::Sender<Result<(), Refused>>,
 }
 
+/// Who waits for a token that is not a transaction's.
+enum Waiting {
+    Read(oneshot::Sender<Result<(), Refused>>),
+    Order(oneshot::Sender<Result<(), Refusal>>),
+}
+
+/// A message that must not leave before a request to the disk is durable.
+struct Held {
+    after: Seq,
+    to: ServerId,
+    address: String,
+    message: Message,
+}
+
+/// A snapshot of the leader's that is on disk and not yet in the databases.
+struct Installing {
+    index: Index,
+    snapshot: Snapshot,
+}
+
 /// Owns the consensus state of a running node.
 pub struct Driver {
-    core: Raft,
-    outputs: Outputs,
-    store: Store,
-    store_events: mpsc::UnboundedReceiver<store::Event>,
-    proposals: mpsc::Receiver<Proposal>,
-    stop: oneshot::Receiver<()>,
+    parts: Parts,
     fsm: Fsm,
-    registry: Arc<Registry>,
-    membership: Arc<Membership>,
-    fence: Arc<Fence>,
-    compression: Arc<AtomicBool>,
-    trailing: u64,
-    origin: Instant,
+    /// Everything up to here is in the databases.
     applied: Index,
+    /// Everything up to here may be.
+    committed: Index,
+    /// What the core was told to be applied.
+    reported: Index,
+    /// A database cannot be changed before a session has rolled back.
+    blocked: bool,
     tokens: u64,
     /// The proposal that is being stepped: `Accepted` moves it to `pending`.
     proposing: Option<Proposal>,
     pending: VecDeque<Pending>,
+    waiting: HashMap<Token, Waiting>,
+    /// In order of `after`.
+    held: VecDeque<Held>,
+    installing: Option<(Index, Bytes)>,
+    restoring: Option<Installing>,
+    /// Open connections of each other server to us.
+    connections: HashMap<ServerId, usize>,
 }
 
 /// Everything that can wake the Raft thread.
 enum Event {
     Store(store::Event),
-    Propose(Proposal),
+    Peer(PeerEvent),
+    Inbound(Inbound),
+    Request(db::Request),
+    Order(Order),
     Deadline,
+    Retry,
     Stop,
 }
 
@@ -91,24 +153,22 @@ pub struct Fault(pub String);
 impl Driver {
     /// Nothing happens before [`Driver::start`].
     pub fn new(parts: Parts) -> Driver {
+        let fsm = Fsm::new(parts.registry.clone());
         Driver {
-            core: parts.core,
-            outputs: Outputs::default(),
-            store: parts.store,
-            store_events: parts.store_events,
-            proposals: parts.proposals,
-            stop: parts.stop,
-            fsm: Fsm::new(parts.registry.clone()),
-            registry: parts.registry,
-            membership: parts.membership,
-            fence: parts.fence,
-            compression: parts.compression,
-            trailing: parts.trailing,
-            origin: Instant::now(),
+            parts,
+            fsm,
             applied: Index(0),
+            committed: Index(0),
+            reported: Index(0),
+            blocked: false,
             tokens: 0,
             proposing: None,
             pending: VecDeque::new(),
+            waiting: HashMap::new(),
+            held: VecDeque::new(),
+            installing: None,
+            restoring: None,
+            connections: HashMap::new(),
         }
     }
 
@@ -116,8 +176,10 @@ impl Driver {
     pub fn start(&mut self, start: Start, content: Option<Bytes>) -> Result<(), Fault> {
         if let Some(point) = &start.snapshot {
             let content = content.ok_or_else(|| Fault("snapshot without content".into()))?;
-            self.fsm.restore(content).map_err(|e| Fault(format!("restore snapshot {}: {e}", point.index)))?;
-            self.applied = point.index;
+            let restored = Snapshot::decode(content).map_err(|e| e.to_string());
+            let restored = restored.and_then(|s| self.fsm.restore(s).map_err(|e| e.to_string()));
+            restored.map_err(|e| Fault(format!("restore snapshot {}: {e}", point.index)))?;
+            (self.applied, self.committed, self.reported) = (point.index, point.index, point.index);
         }
         self.step(Input::Start(start))
     }
@@ -135,7 +197,7 @@ impl Driver {
             }
         };
         if let Some(fault) = fault {
-            self.fence.raise(fault.0);
+            self.parts.fence.raise(fault.0);
         }
         self.close();
     }
@@ -143,42 +205,61 @@ impl Driver {
     /// Ends leadership and closes the log, so that the next start finds it whole.
     pub fn close(mut self) {
         self.end_leadership();
-        if let Err(error) = self.store.stop() {
-            self.fence.raise(error.to_string());
+        drop(self.parts.peers);
+        if let Err(error) = self.parts.store.stop() {
+            self.parts.fence.raise(error.to_string());
         }
     }
 
     async fn select(&mut self) -> Event {
-        // Proposals wait in their bounded queue while the disk is behind; everything else goes on.
-        let disk_has_room = self.store.queued_bytes() < DISK_QUEUE_BYTES_MAX;
-        let deadline = self.core.deadline().map(|Time(ms)| self.origin + Duration::from_millis(ms));
-        let asleep = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+        let parts = &mut self.parts;
+        // Clients wait in their bounded queue while the disk is behind; everything else goes on.
+        let disk_has_room = parts.store.queued_bytes() < DISK_QUEUE_BYTES_MAX;
+        let now_ms = parts.registry.status.now_ms();
+        let deadline = parts.core.deadline().map(|Time(ms)| Duration::from_millis(ms.saturating_sub(now_ms)));
         tokio::select! {
             biased;
-            Some(event) = self.store_events.recv() => Event::Store(event),
-            _ = &mut self.stop => Event::Stop,
-            Some(proposal) = self.proposals.recv(), if disk_has_room => Event::Propose(proposal),
-            () = asleep => Event::Deadline,
+            _ = &mut parts.stop => Event::Stop,
+            () = sleep(deadline) => Event::Deadline,
+            Some(event) = parts.store_events.recv() => Event::Store(event),
+            Some(event) = parts.peer_events.recv() => Event::Peer(event),
+            Some(inbound) = parts.inbound.recv(), if disk_has_room => Event::Inbound(inbound),
+            Some(order) = parts.orders.recv() => Event::Order(order),
+            Some(request) = parts.requests.recv(), if disk_has_room => Event::Request(request),
+            () = sleep(self.blocked.then_some(Duration::from_millis(APPLY_RETRY_MS))) => Event::Retry,
         }
     }
 
     fn apply(&mut self, event: Event) -> Result<(), Fault> {
         match event {
             Event::Store(event) => self.on_store_event(event),
-            Event::Propose(proposal) => self.propose(proposal),
+            Event::Peer(PeerEvent::Unreachable { id }) => self.step(Input::PeerUnreachable { id }),
+            Event::Peer(PeerEvent::SnapshotSent { to, ok }) => self.step(Input::SnapshotSent { to, ok }),
+            Event::Inbound(inbound) => self.on_inbound(inbound),
+            Event::Request(db::Request::Propose(proposal)) => self.propose(proposal),
+            Event::Request(db::Request::Read { done }) => {
+                let token = self.wait(Waiting::Read(done));
+                self.step(Input::Read { token })
+            }
+            Event::Order(Order { kind, done }) => {
+                let token = self.wait(Waiting::Order(done));
+                self.step(match kind {
+                    OrderKind::Change(change) => Input::Change { token, change },
+                    OrderKind::Transfer(to) => Input::Transfer { token, to },
+                })
+            }
             Event::Deadline => self.step(Input::Tick),
+            Event::Retry => self.settle(),
             Event::Stop => Ok(()),
         }
     }
 
     fn on_store_event(&mut self, event: store::Event) -> Result<(), Fault> {
         match event {
-            store::Event::Persisted { seq } => self.step(Input::Persisted { seq }),
+            store::Event::Persisted { seq } => {
+                self.release_held(seq);
+                self.step(Input::Persisted { seq })
+            }
             store::Event::Failed { seq, error } => {
                 // After a failed write or sync the state of the disk is unknown: the node must not go on.
                 self.step(Input::DiskFailed { seq })?;
@@ -191,7 +272,43 @@ impl Driver {
                 tracing::warn!(%index, %error, "snapshot failed, the log keeps growing until one succeeds");
                 self.step(Input::SnapshotFailed { index })
             }
+            store::Event::SnapshotInstalled { index } => self.on_installed(index),
+            store::Event::SnapshotInstallFailed { index, error } => {
+                tracing::warn!(%index, %error, "the leader's snapshot could not be stored");
+                self.installing = None;
+                self.step(Input::SnapshotInstalled { index, ok: false })
+            }
         }
+    }
+
+    fn on_inbound(&mut self, inbound: Inbound) -> Result<(), Fault> {
+        match inbound {
+            Inbound::Opened(id) => {
+                *self.connections.entry(id).or_default() += 1;
+                Ok(())
+            }
+            Inbound::Message(from, message) => self.step(Input::Receive { from, message }),
+            Inbound::Closed(leader) => {
+                let Some(open) = self.connections.get_mut(&leader) else { return Ok(()) };
+                *open -= 1;
+                if *open > 0 {
+                    return Ok(());
+                }
+                self.connections.remove(&leader);
+                self.step(Input::ConnectionLost { leader })
+            }
+        }
+    }
+
+    fn next_token(&mut self) -> Token {
+        self.tokens += 1;
+        Token(self.tokens)
+    }
+
+    fn wait(&mut self, waiting: Waiting) -> Token {
+        let token = self.next_token();
+        self.waiting.insert(token, waiting);
+        token
     }
 
     fn propose(&mut self, proposal: Proposal) -> Result<(), Fault> {
@@ -200,10 +317,10 @@ impl Driver {
             let _ = proposal.done.send(Err(Refused::LeadershipLost));
             return Ok(());
         }
-        self.tokens += 1;
-        let input = Input::Propose { token: Token(self.tokens), commands: vec![proposal.command.clone()] };
+        let token = self.next_token();
+        let commands = vec![proposal.command.clone()];
         self.proposing = Some(proposal);
-        self.step(input)?;
+        self.step(Input::Propose { token, commands })?;
         if let Some(refused) = self.proposing.take() {
             // The core did not accept it: this transaction and what was built on it will never be published.
             refused.database.note_abort();
@@ -214,49 +331,81 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input) -> Result<(), Fault> {
-        let now = Time(self.origin.elapsed().as_millis() as u64);
-        let mut outputs = std::mem::take(&mut self.outputs);
-        self.core.step(now, input, &mut outputs).map_err(|e| Fault(e.to_string()))?;
-        for output in outputs.drain(..) {
-            self.carry_out(output)?;
+        self.step_once(input)?;
+        self.settle()
+    }
+
+    /// One call of the core, and everything it answers.
+    fn step_once(&mut self, input: Input) -> Result<(), Fault> {
+        let now = Time(self.parts.registry.status.now_ms());
+        let mut outputs = Outputs::new();
+        self.parts.core.step(now, input, &mut outputs).map_err(|e| Fault(e.to_string()))?;
+        outputs.into_iter().try_for_each(|output| self.carry_out(output))
+    }
+
+    /// Applies what is committed, tells the core, and publishes where that leaves us.
+    fn settle(&mut self) -> Result<(), Fault> {
+        self.blocked = false;
+        self.restore_installed()?;
+        loop {
+            self.apply_committed()?;
+            if self.reported == self.applied {
+                break;
+            }
+            self.reported = self.applied;
+            self.step_once(Input::Applied { index: self.applied })?;
         }
-        self.outputs = outputs;
-        match self.registry.vfs().fault() {
+        let core = &self.parts.core;
+        let leased = core.lease_until().filter(|_| self.applied == self.committed);
+        self.parts.registry.status.publish(core.is_ready_to_execute(), leased.map_or(0, |Time(ms)| ms));
+        match self.parts.registry.vfs().fault() {
             Some(fault) => Err(Fault(fault)),
             None => Ok(()),
         }
     }
 
     fn carry_out(&mut self, output: Output) -> Result<(), Fault> {
+        let store = &self.parts.store;
         match output {
-            Output::PersistVote { term, voted_for, seq } => self.store.persist_vote(term, voted_for, seq),
-            Output::Append { first_index, entries, seq } => self.store.append(first_index, entries, seq),
-            Output::Truncate { from, seq } => self.store.truncate(from, seq),
+            Output::PersistVote { term, voted_for, seq } => store.persist_vote(term, voted_for, seq),
+            Output::Append { first_index, entries, seq } => store.append(first_index, entries, seq),
+            Output::Truncate { from, seq } => store.truncate(from, seq),
+            Output::Send { to, address, message, after: Some(after) } => {
+                self.held.push_back(Held { after, to, address, message });
+            }
+            Output::Send { to, address, message, after: None } => self.parts.peers.send(to, &address, message),
+            Output::SendSnapshot { to, address, term, index } => self.send_snapshot(to, address, term, index),
+            Output::InstallSnapshot { snapshot, data } => return self.install(snapshot, data),
             Output::Accepted { token, first_index, term } => self.accept(token, first_index, term),
-            Output::Commit { up_to } => return self.commit(up_to),
+            Output::Commit { up_to } => {
+                self.committed = up_to;
+                return self.apply_committed();
+            }
             Output::Complete { token, result } => self.complete(token, result),
             Output::TakeSnapshot { index, term, configuration, configuration_index } => {
-                self.take_snapshot(SnapshotPoint { index, term, configuration, configuration_index })
+                self.take_snapshot(SnapshotPoint { index, term, configuration, configuration_index });
             }
             Output::RoleChanged { state, term, leader } => {
                 tracing::info!(?state, %term, ?leader, "role changed");
-                self.membership.set_leader(leader);
+                self.parts.membership.set_leader(leader);
                 match state {
-                    State::Leader => self.registry.status.begin_leading(),
+                    State::Leader => self.parts.registry.status.begin_leading(),
                     State::Follower | State::Candidate => self.end_leadership(),
                 }
             }
-            // Connections to other servers are not there yet.
-            Output::Send { .. } | Output::SendSnapshot { .. } | Output::InstallSnapshot { .. } => {}
             Output::ConfigurationChanged { configuration } => {
-                let voters = configuration.servers.iter().filter(|s| s.role == Role::Voter).count();
-                if voters > 1 {
-                    tracing::warn!(voters, "this release does not elect a leader among several voters");
-                }
-                self.membership.set_configuration(configuration);
+                self.parts.peers.retain(configuration.servers.iter().map(|server| server.id));
+                self.parts.membership.set_configuration(configuration);
             }
         }
         Ok(())
+    }
+
+    fn release_held(&mut self, durable: Seq) {
+        while self.held.front().is_some_and(|held| held.after <= durable) {
+            let Some(held) = self.held.pop_front() else { return };
+            self.parts.peers.send(held.to, &held.address, held.message);
+        }
     }
 
     fn accept(&mut self, token: Token, index: Index, term: Term) {
@@ -266,11 +415,12 @@ impl Driver {
     }
 
     /// Applies in log order. A transaction executed here only has to be published.
-    fn commit(&mut self, up_to: Index) -> Result<(), Fault> {
-        while self.applied < up_to {
+    fn apply_committed(&mut self) -> Result<(), Fault> {
+        while self.applied < self.committed && self.restoring.is_none() && !self.blocked {
             let index = self.applied.next();
-            let entry =
-                self.core.entry(index).ok_or_else(|| Fault(format!("committed entry {index} is missing")))?;
+            let Some(entry) = self.parts.core.entry(index) else {
+                return Err(Fault(format!("committed entry {index} is missing")));
+            };
             match self.pending.front() {
                 Some(own) if own.index == index && own.term == entry.term => {
                     let Some(own) = self.pending.pop_front() else { continue };
@@ -279,63 +429,144 @@ impl Driver {
                     // A session that has gone away waits no more; its transaction stands all the same.
                     let _ = own.done.send(Ok(()));
                 }
-                _ if entry.kind == EntryKind::Command => {
-                    let applied = self.fsm.apply(entry.payload.clone());
-                    applied.map_err(|e| Fault(format!("apply entry {index}: {e}")))?;
-                }
+                _ if entry.kind == EntryKind::Command => match self.fsm.apply(entry.payload.clone()) {
+                    Ok(()) => {}
+                    Err(error) if error.is_busy() => {
+                        self.blocked = true;
+                        return Ok(());
+                    }
+                    Err(error) => return Err(Fault(format!("apply entry {index}: {error}"))),
+                },
                 _ => {}
             }
             self.applied = index;
         }
-        // Reported to the core as one event, after its present answers have been carried out.
-        self.step_after_commit()
+        Ok(())
     }
 
-    fn step_after_commit(&mut self) -> Result<(), Fault> {
-        let now = Time(self.origin.elapsed().as_millis() as u64);
-        let mut outputs = Outputs::default();
-        let input = Input::Applied { index: self.applied };
-        self.core.step(now, input, &mut outputs).map_err(|e| Fault(e.to_string()))?;
-        outputs.drain(..).try_for_each(|output| self.carry_out(output))
-    }
-
-    /// Transactions end when they are published, so only a refusal is news here.
     fn complete(&mut self, token: Token, result: Result<Index, Refusal>) {
-        let Err(refusal) = result else { return };
-        if self.pending.front().is_some_and(|own| own.token == token)
-            && let Some(own) = self.pending.pop_front()
-        {
-            own.database.note_abort();
-            let refused = match refusal {
-                Refusal::NotLeader => Refused::NotLeader,
-                _ => Refused::LeadershipLost,
-            };
-            let _ = own.done.send(Err(refused));
+        match self.waiting.remove(&token) {
+            Some(Waiting::Read(done)) => drop(done.send(result.map(drop).map_err(refused))),
+            Some(Waiting::Order(done)) => drop(done.send(result.map(drop))),
+            // Transactions end when they are published, so only a refusal is news.
+            None => {
+                if let Err(refusal) = result
+                    && self.pending.front().is_some_and(|own| own.token == token)
+                    && let Some(own) = self.pending.pop_front()
+                {
+                    own.database.note_abort();
+                    let _ = own.done.send(Err(refused(refusal)));
+                }
+            }
         }
     }
 
     /// Everything speculative is void, here and in the sessions.
     fn end_leadership(&mut self) {
-        self.registry.status.end_leading();
+        self.parts.registry.status.end_leading();
         for own in self.pending.drain(..) {
             own.database.note_abort();
             let _ = own.done.send(Err(Refused::LeadershipLost));
         }
         // A database whose write lock is held is aborted by the session that holds it, when it rolls back.
-        for database in self.registry.all() {
-            database.abort();
+        for database in self.parts.registry.all() {
+            if database.vfs.pipeline().count > 0 {
+                database.note_abort();
+                database.abort();
+            }
         }
     }
 
     fn take_snapshot(&mut self, point: SnapshotPoint) {
         assert_eq!(point.index, self.applied, "a snapshot is captured at the applied index");
         let content = Box::new(Content(self.fsm.capture()));
-        let compression = match self.compression.load(Ordering::Relaxed) {
+        let (compression, trailing) = (self.compression(), self.parts.trailing);
+        self.parts.store.store_snapshot(store::SnapshotRequest { point, content, trailing, compression });
+    }
+
+    fn compression(&self) -> store::Compression {
+        match self.parts.compression.load(Ordering::Relaxed) {
             true => store::Compression::Lz4,
             false => store::Compression::Off,
+        }
+    }
+
+    /// The content is read by the snapshot thread, which hands it to the connection.
+    fn send_snapshot(&mut self, to: ServerId, address: String, term: Term, index: Index) {
+        let sender = self.parts.peers.snapshot_sender(to, &address);
+        self.parts.store.read_snapshot(
+            index,
+            Box::new(move |read| match read {
+                Ok(snapshot) => {
+                    let point = snapshot.point;
+                    sender.send(InstallSnapshot {
+                        term,
+                        last_index: point.index,
+                        last_term: point.term,
+                        configuration_index: point.configuration_index,
+                        configuration: point.configuration,
+                        data: snapshot.content,
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%to, %error, "the snapshot for a server that is far behind cannot be read");
+                    sender.give_up();
+                }
+            }),
+        );
+    }
+
+    /// First the disk, then the databases: a crash in between restores them from the disk.
+    fn install(&mut self, point: SnapshotPoint, data: Bytes) -> Result<(), Fault> {
+        let index = point.index;
+        if let Err(error) = Snapshot::decode(data.clone()) {
+            tracing::warn!(%index, %error, "the leader's snapshot cannot be read");
+            return self.step_once(Input::SnapshotInstalled { index, ok: false });
+        }
+        self.installing = Some((index, data.clone()));
+        let compression = self.compression();
+        self.parts.store.install_snapshot(store::InstallRequest { point, content: data, compression });
+        Ok(())
+    }
+
+    fn on_installed(&mut self, index: Index) -> Result<(), Fault> {
+        let Some((_, data)) = self.installing.take_if(|(installing, _)| *installing == index) else {
+            return Err(Fault(format!("snapshot {index} was installed and nobody asked for it")));
         };
-        let trailing = self.trailing;
-        self.store.store_snapshot(store::SnapshotRequest { point, content, trailing, compression });
+        let snapshot = Snapshot::decode(data).map_err(|e| Fault(format!("install snapshot {index}: {e}")))?;
+        self.restoring = Some(Installing { index, snapshot });
+        self.settle()
+    }
+
+    /// Brings the databases to the state of a snapshot that is on disk. Waits for sessions that still roll back.
+    fn restore_installed(&mut self) -> Result<(), Fault> {
+        let Some(Installing { index, snapshot }) = &self.restoring else { return Ok(()) };
+        let index = *index;
+        match self.fsm.restore(snapshot.clone()) {
+            Ok(()) => {}
+            Err(error) if error.is_busy() => {
+                self.blocked = true;
+                return Ok(());
+            }
+            Err(error) => return Err(Fault(format!("restore snapshot {index}: {error}"))),
+        }
+        self.restoring = None;
+        (self.applied, self.committed, self.reported) = (index, index.max(self.committed), index);
+        self.step_once(Input::SnapshotInstalled { index, ok: true })
+    }
+}
+
+async fn sleep(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn refused(refusal: Refusal) -> Refused {
+    match refusal {
+        Refusal::NotLeader => Refused::NotLeader,
+        _ => Refused::LeadershipLost,
     }
 }
 

@@ -4,19 +4,20 @@
 //! its thread. Leadership, cluster and settings are read from what the Raft thread publishes.
 
 use super::client::{Client, Closed};
+use super::driver::{Inbound, Order, OrderKind};
 use super::membership::Membership;
 use crate::config::{CLIENT_HEARTBEAT_TIMEOUT_MS, DUMP_CHUNK_PAGES, HELD_ROWS_SIZE_MAX};
-use crate::db::{ClientWatch, DatabaseConnection, Failure, Fill, Proposal, Query, Registry, Verdict};
-use crate::raft::{Role, Server};
+use crate::db::{self, ClientWatch, DatabaseConnection, Failure, Fill, Query, Registry, Verdict};
+use crate::raft::{Change, Peer, Refusal, Role, ServerId};
 use crate::wire::failure;
 use crate::wire::frame::Header;
 use crate::wire::handshake::Protocol;
-use crate::wire::request::{Request, RequestType};
+use crate::wire::request::{Request, RequestType, Server};
 use crate::wire::response::{self, ClusterFormat, ExecResult, FileEntry, ServerEntry, Stmt};
 use crate::wire::tuple::Schema;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What all sessions of a node share.
 #[derive(Clone)]
@@ -25,8 +26,12 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// The cluster.
     pub membership: Arc<Membership>,
-    /// The way to the Raft thread.
-    pub proposals: mpsc::Sender<Proposal>,
+    /// The way of transactions and reads to the Raft thread.
+    pub requests: mpsc::Sender<db::Request>,
+    /// The way of changes of the cluster to it.
+    pub orders: mpsc::Sender<Order>,
+    /// The way of other servers' messages to it.
+    pub inbound: mpsc::Sender<Inbound>,
 }
 
 /// Serves one client until it leaves, breaks the protocol, or the task is dropped.
@@ -55,19 +60,9 @@ struct Session {
 impl Session {
     async fn serve_next(&mut self) -> Result<(), Closed> {
         let (header, body) = self.next_frame().await?;
-        let client = self.client.clone();
-        // A client that leaves while its request waits, for the lane or for rows to be taken, ends the
-        // session.
-        tokio::select! {
-            biased;
-            served = self.serve_frame(header, body) => served,
-            () = client.gone() => Err(Closed),
-        }
-    }
-
-    async fn serve_frame(&mut self, header: Header, body: Bytes) -> Result<(), Closed> {
-        let outcome = match Request::decode(header, body) {
-            Ok(request) => self.answer(request).await?,
+        let request = match Request::decode(header, body) {
+            Ok(Request::Connect(server)) => return self.receive_from(server).await,
+            Ok(request) => Ok(request),
             Err(error) => match error.failure() {
                 Some(failure) => Err(failure.into()),
                 None => {
@@ -75,6 +70,20 @@ impl Session {
                     return Err(Closed);
                 }
             },
+        };
+        let client = self.client.clone();
+        // A client that leaves while its request waits, for the lane or for rows to be taken, ends the session.
+        tokio::select! {
+            biased;
+            served = self.serve(request) => served,
+            () = client.gone() => Err(Closed),
+        }
+    }
+
+    async fn serve(&mut self, request: Result<Request, Failure>) -> Result<(), Closed> {
+        let outcome = match request {
+            Ok(request) => self.answer(request).await?,
+            Err(failure) => Err(failure),
         };
         if let Err(Failure { code, text }) = outcome {
             response::failure(&mut self.out, code, text.as_bytes());
@@ -102,14 +111,6 @@ impl Session {
         match request {
             Request::Query(_) | Request::QuerySql(_) => return self.answer_query(request).await,
             Request::Dump { name } => return self.dump(&name).await,
-            Request::Connect(peer) => {
-                tracing::warn!(
-                    peer = peer.id,
-                    "this release runs single nodes: a peer's messages are ignored"
-                );
-                self.client.discard().await;
-                return Err(Closed);
-            }
             _ => {}
         }
         Ok(self.answer_at_once(request).await)
@@ -122,7 +123,7 @@ impl Session {
             Request::Open { name, .. } => self.open(&name)?,
             Request::Prepare { db, sql, schema } => {
                 let allow_tail = schema == Schema::V1;
-                let stmt = self.leading()?.connection(db)?.prepare(&sql, allow_tail)?;
+                let stmt = self.leading()?.connection(db)?.prepare(&sql, allow_tail).await?;
                 let (parameters, tail_offset) = (stmt.parameters, stmt.tail_offset as u64);
                 let stmt = Stmt { db: 0, id: stmt.id, params: parameters, tail_offset };
                 response::stmt(&mut self.out, schema, stmt);
@@ -152,10 +153,19 @@ impl Session {
                 self.shared.registry.status.set_weight(weight);
                 response::empty(&mut self.out);
             }
-            Request::Add(server) => self.leading()?.add(server.id, &server.address)?,
-            Request::Assign { id, role } => self.leading()?.assign(id, role)?,
-            Request::Remove { id } => self.leading()?.remove(id)?,
-            Request::Transfer { id } => self.leading()?.transfer(id)?,
+            Request::Add(server) => {
+                let address = String::from_utf8(server.address.to_vec());
+                let address = address.map_err(|_| failure::INVALID_PARAMETER)?;
+                self.change(Change::Add { id: ServerId(server.id), address }).await?;
+            }
+            Request::Assign { id, role } => {
+                let role = raft_role(role.unwrap_or(0)).ok_or(failure::BAD_SERVER_ROLE)?;
+                self.change(Change::Assign { id: ServerId(id), role }).await?;
+            }
+            Request::Remove { id } => self.change(Change::Remove { id: ServerId(id) }).await?,
+            Request::Transfer { id } => {
+                self.order(OrderKind::Transfer((id != 0).then_some(ServerId(id)))).await?;
+            }
             Request::Query(_) | Request::QuerySql(_) | Request::Dump { .. } | Request::Connect(_) => {
                 unreachable!("answered by the caller")
             }
@@ -188,8 +198,8 @@ impl Session {
         }
         let client = self.client.clone();
         let watch: ClientWatch = Arc::new(move || client.verdict());
-        let Shared { registry, proposals, .. } = &self.shared;
-        self.connection = Some(DatabaseConnection::open(registry, proposals, name, watch)?);
+        let Shared { registry, requests, .. } = &self.shared;
+        self.connection = Some(DatabaseConnection::open(registry, requests, name, watch)?);
         response::db(&mut self.out, 0);
         Ok(())
     }
@@ -293,53 +303,58 @@ impl Session {
         Ok(Ok(()))
     }
 
-    fn server(&self, id: u64) -> Option<Server> {
-        self.shared.membership.servers().into_iter().find(|s| s.id.0 == id)
+    async fn change(&mut self, change: Change) -> Result<(), Failure> {
+        self.order(OrderKind::Change(change)).await
     }
 
-    fn add(&mut self, id: u64, address: &[u8]) -> Result<(), Failure> {
-        if self.server(id).is_some() {
-            return Err(failure::DUPLICATE_SERVER_ID.into());
-        }
-        if self.shared.membership.servers().iter().any(|s| s.address.as_bytes() == address) {
-            return Err(failure::DUPLICATE_SERVER_ADDRESS.into());
-        }
-        Err(single_node("add a server"))
-    }
-
-    fn assign(&mut self, id: u64, role: Option<u64>) -> Result<(), Failure> {
-        let role = match role {
-            None | Some(0) => Role::Voter,
-            Some(1) => Role::Standby,
-            Some(2) => Role::Spare,
-            Some(_) => return Err(failure::BAD_SERVER_ROLE.into()),
-        };
-        match self.server(id) {
-            None => Err(failure::RESOURCE_NOT_FOUND.into()),
-            Some(server) if server.role == role => Err(failure::BAD_SERVER_ROLE.into()),
-            Some(_) => Err(single_node("change the role of a server")),
+    /// Has the Raft thread change the cluster, and waits until that is done.
+    async fn order(&mut self, kind: OrderKind) -> Result<(), Failure> {
+        self.leading()?;
+        let (done, outcome) = oneshot::channel();
+        // The queue is closed only once the node has stopped; then the outcome reports it.
+        let _ = self.shared.orders.send(Order { kind, done }).await;
+        match outcome.await {
+            Ok(Ok(())) => {
+                response::empty(&mut self.out);
+                Ok(())
+            }
+            Ok(Err(refusal)) => Err(change_failure(refusal).into()),
+            Err(_) => Err(failure::SHUTTING_DOWN.into()),
         }
     }
 
-    fn remove(&mut self, id: u64) -> Result<(), Failure> {
-        match self.server(id) {
-            None => Err(failure::BAD_SERVER_ID.into()),
-            Some(_) => Err(single_node("remove a server")),
-        }
-    }
-
-    /// A sole voter has nobody to hand over to.
-    fn transfer(&mut self, id: u64) -> Result<(), Failure> {
-        match id {
-            0 => Err(failure::RESOURCE_NOT_FOUND.into()),
-            _ => Err(failure::BAD_SERVER_ID.into()),
-        }
+    /// The connection belongs to another server from here on, which sends messages and gets nothing back.
+    async fn receive_from(&mut self, server: Server) -> Result<(), Closed> {
+        let Ok(address) = String::from_utf8(server.address.to_vec()) else { return Err(Closed) };
+        let peer = Peer { id: ServerId(server.id), address };
+        let inbound = &self.shared.inbound;
+        inbound.send(Inbound::Opened(peer.id)).await.map_err(|_| Closed)?;
+        let ended = self.client.receive_messages(&peer, inbound).await;
+        tracing::debug!(peer = %peer.id, %ended, "connection of another server ended");
+        let _ = inbound.send(Inbound::Closed(peer.id)).await;
+        Err(Closed)
     }
 }
 
-fn single_node(what: &str) -> Failure {
-    let text = format!("cannot {what}: this release runs single nodes, clusters come with the next one");
-    Failure { code: failure::UNKNOWN_ERROR.code, text: text.into() }
+/// The failure that C answers with.
+fn change_failure(refusal: Refusal) -> failure::Failure {
+    match refusal {
+        Refusal::NotLeader => failure::SERVER_NOT_LEADER,
+        Refusal::LeadershipLost => failure::SERVER_LOST_LEADERSHIP,
+        Refusal::BadId => failure::BAD_SERVER_ID,
+        Refusal::DuplicateId => failure::DUPLICATE_SERVER_ID,
+        Refusal::DuplicateAddress => failure::DUPLICATE_SERVER_ADDRESS,
+        Refusal::AlreadyInRole(_) => failure::BAD_SERVER_ROLE,
+        Refusal::UnknownServer(_) | Refusal::NoOtherVoter => failure::RESOURCE_NOT_FOUND,
+        Refusal::CantChange => failure::CHANGE_IN_PROGRESS,
+        Refusal::TooBig => failure::TOO_BIG,
+        Refusal::NoConnection => failure::NO_CONNECTION,
+        Refusal::NotTransferred => failure::TRANSFER_FAILED,
+    }
+}
+
+fn raft_role(role: u64) -> Option<Role> {
+    [Role::Voter, Role::Standby, Role::Spare].into_iter().find(|known| wire_role(*known) == role)
 }
 
 /// Roles have other numbers in the client protocol than in the log.

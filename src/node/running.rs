@@ -57,10 +57,10 @@ impl Running {
         let registry = Arc::new(Registry::new(node.vfs.clone(), node.status.clone()));
         let membership = Arc::new(Membership::new(node.id));
         let fence = Arc::new(Fence::default());
-        let (proposals, proposals_in) = mpsc::channel(config::PROPOSALS_MAX);
+        let (proposals, requests_in) = mpsc::channel(config::PROPOSALS_MAX);
         let shared = Shared { registry: registry.clone(), membership: membership.clone(), proposals };
         let (raft, stop_raft) =
-            start_raft(node, settings, directory, loaded, &registry, &membership, &fence, proposals_in)?;
+            start_raft(node, settings, directory, loaded, &registry, &membership, &fence, requests_in)?;
         let (stop_accepting, stopped) = oneshot::channel();
         let accepting = clients.spawn(accept_clients(listener, shared, stopped));
         Ok(Running { clients, stop_accepting, accepting, raft, stop_raft, registry, fence })

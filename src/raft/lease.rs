@@ -135,6 +135,12 @@ impl Leases {
 }
 
 impl Raft {
+    /// Whether this server leads, accepts entries, and has applied everything that leaders before it committed: only
+    /// then may it execute transactions, on whose state the next entries build (dissertation 6.4, step 1).
+    pub fn is_ready_to_execute(&self) -> bool {
+        self.accepting_leader().is_some_and(|leader| self.applied_index >= leader.term_start)
+    }
+
     /// Until when this server may read what it has applied without asking anybody, provided that `applied_index`
     /// has reached the commit index. `None`: it may not.
     ///
