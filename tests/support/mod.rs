@@ -31,8 +31,17 @@ impl TestNode {
 
     /// The same after `set` has changed its settings.
     pub fn start_with(directory: &Path, set: impl FnOnce(&Node)) -> TestNode {
-        let address = free_address();
-        let node = Node::create(1, &address.to_string(), directory).unwrap();
+        TestNode::start_member(1, free_address(), directory, set)
+    }
+
+    /// Starts any node; one with another id than 1 waits to be added to a cluster.
+    pub fn start_member(
+        id: u64,
+        address: SocketAddr,
+        directory: &Path,
+        set: impl FnOnce(&Node),
+    ) -> TestNode {
+        let node = Node::create(id, &address.to_string(), directory).unwrap();
         node.set_bind_address(&address.to_string()).unwrap();
         set(&node);
         node.start().unwrap();

@@ -1,0 +1,259 @@
+//! Several nodes in one process, over real sockets and disks: what a cluster promises its clients.
+
+mod support;
+
+use dqlite::wire::request::{Request, Server};
+use dqlite::wire::response::Response;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use support::{Client, Failure, TestNode, free_address};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Member {
+    id: u64,
+    address: SocketAddr,
+    directory: TempDir,
+    node: Option<TestNode>,
+}
+
+impl Member {
+    fn start(&mut self) {
+        let settings = |node: &dqlite::node::Node| {
+            node.set_network_latency_ms(20).unwrap();
+            node.set_snapshot_params(64, 64, Default::default()).unwrap();
+        };
+        self.node = Some(TestNode::start_member(self.id, self.address, self.directory.path(), settings));
+    }
+
+    fn stop(&mut self) {
+        self.node.take().unwrap().node.stop().unwrap();
+    }
+}
+
+struct Cluster {
+    members: Vec<Member>,
+}
+
+impl Cluster {
+    /// One voter, and the others added and promoted one by one.
+    fn of(size: u64) -> Cluster {
+        let mut cluster = Cluster { members: Vec::new() };
+        for id in 1..=size {
+            cluster.join(id);
+        }
+        cluster
+    }
+
+    fn join(&mut self, id: u64) {
+        let mut member = Member { id, address: free_address(), directory: TempDir::new().unwrap(), node: None };
+        member.start();
+        let address = member.address;
+        self.members.push(member);
+        if id > 1 {
+            self.on_leader(|leader| {
+                let server = Server { id, address: address.to_string().into() };
+                leader.call(Request::Add(server))?;
+                leader.call(Request::Assign { id, role: Some(0) })
+            });
+        }
+    }
+
+    /// Address of the leader, as a running member knows it.
+    fn leader(&self) -> Option<SocketAddr> {
+        self.members.iter().filter(|m| m.node.is_some()).find_map(|member| {
+            let mut client = Client::connect(member.address).ok()?;
+            match client.call(Request::Leader).ok()? {
+                Response::Server { id, address } if id != 0 => {
+                    let address = String::from_utf8(address.to_vec()).unwrap().parse().unwrap();
+                    let running = self.members.iter().any(|m| m.address == address && m.node.is_some());
+                    running.then_some(address)
+                }
+                _ => None,
+            }
+        })
+    }
+
+    fn leader_index(&self) -> usize {
+        let begin = Instant::now();
+        loop {
+            if let Some(leader) = self.leader() {
+                return self.members.iter().position(|m| m.address == leader).unwrap();
+            }
+            assert!(begin.elapsed() < PATIENCE, "no leader");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Tries until the leader has done it. Only for what may be done twice.
+    fn on_leader<T>(&self, mut request: impl FnMut(&mut Client) -> Result<T, Failure>) -> T {
+        let begin = Instant::now();
+        loop {
+            let outcome = self
+                .leader()
+                .and_then(|leader| Client::connect(leader).ok())
+                .map(|mut client| client.open("test.db").and_then(|()| request(&mut client)));
+            match outcome {
+                Some(Ok(done)) => return done,
+                refused => assert!(begin.elapsed() < PATIENCE, "{:?}", refused.map(|r| r.err())),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn exec(&self, sql: &str) {
+        self.on_leader(|leader| leader.exec(sql));
+    }
+
+    fn integer(&self, sql: &str) -> i64 {
+        self.on_leader(|leader| leader.query(sql)).first().map_or(-1, |row| match row[0] {
+            dqlite::wire::tuple::Value::Integer(n) => n,
+            _ => -1,
+        })
+    }
+
+    /// The database file as each running member has it, once they agree.
+    fn converge(&self) {
+        let begin = Instant::now();
+        loop {
+            let dumps: Vec<_> = self
+                .members
+                .iter()
+                .filter(|m| m.node.is_some())
+                .map(|member| {
+                    let mut client = Client::connect(member.address).unwrap();
+                    match client.call(Request::Dump { name: "test.db".into() }) {
+                        Ok(Response::Files(files)) => Some(files[0].1.clone()),
+                        _ => None,
+                    }
+                })
+                .collect();
+            if dumps.iter().all(|dump| dump.is_some() && *dump == dumps[0]) {
+                return;
+            }
+            assert!(begin.elapsed() < PATIENCE, "the databases differ");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn three_nodes_hold_the_same_database() {
+    let cluster = Cluster::of(3);
+    cluster.exec("CREATE TABLE t (n INTEGER)");
+    for _ in 0..50 {
+        cluster.exec("INSERT INTO t VALUES (1)");
+    }
+    assert!(cluster.integer("SELECT count(*) FROM t") >= 50);
+    cluster.converge();
+}
+
+#[test]
+fn a_new_node_gets_a_snapshot_and_what_came_after() {
+    let mut cluster = Cluster::of(1);
+    cluster.exec("CREATE TABLE t (n INTEGER, pad BLOB)");
+    for _ in 0..300 {
+        cluster.exec("INSERT INTO t VALUES (1, randomblob(500))");
+    }
+    cluster.join(2);
+    cluster.join(3);
+    cluster.exec("INSERT INTO t VALUES (2, NULL)");
+    cluster.converge();
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_leaders_stop() {
+    let mut cluster = Cluster::of(3);
+    cluster.exec("CREATE TABLE t (n INTEGER PRIMARY KEY)");
+    let mut acknowledged = 0;
+    for round in 0..5 {
+        for _ in 0..20 {
+            acknowledged += 1;
+            // A repetition after an unknown outcome is not an error.
+            cluster.exec(&format!("INSERT OR IGNORE INTO t VALUES ({acknowledged})"));
+        }
+        let leader = cluster.leader_index();
+        cluster.members[leader].stop();
+        cluster.exec(&format!("INSERT OR IGNORE INTO t VALUES ({})", 1000 + round));
+        assert_eq!(cluster.integer("SELECT count(*) FROM t WHERE n < 1000"), acknowledged);
+        cluster.members[leader].start();
+    }
+    cluster.exec("INSERT INTO t VALUES (5000)");
+    cluster.converge();
+}
+
+#[test]
+fn leadership_moves_on_request_and_roles_change() {
+    let cluster = Cluster::of(3);
+    cluster.exec("CREATE TABLE t (n INTEGER)");
+    let old = cluster.leader_index();
+    let target = cluster.members[(old + 1) % 3].id;
+    Client::connect(cluster.members[old].address).unwrap().call(Request::Transfer { id: target }).unwrap();
+    let begin = Instant::now();
+    while cluster.members[cluster.leader_index()].id != target {
+        assert!(begin.elapsed() < PATIENCE);
+    }
+    cluster.exec("INSERT INTO t VALUES (1)");
+    let spare = cluster.members[old].id;
+    cluster.on_leader(|leader| leader.call(Request::Assign { id: spare, role: Some(2) }));
+    let refused = cluster.on_leader(|leader| {
+        Ok(leader.call(Request::Assign { id: spare, role: Some(2) }).err())
+    });
+    assert_eq!(refused.unwrap().message, "server role is not valid");
+    cluster.on_leader(|leader| leader.call(Request::Remove { id: spare }));
+    let removed = cluster.on_leader(|leader| Ok(leader.call(Request::Remove { id: spare }).err()));
+    assert_eq!(removed.unwrap().message, "server ID is not valid");
+    cluster.exec("INSERT INTO t VALUES (2)");
+}
+
+#[test]
+fn sessions_of_a_leader_that_steps_down_are_told_and_can_go_on() {
+    let cluster = Cluster::of(3);
+    cluster.exec("CREATE TABLE t (n INTEGER)");
+    let old = cluster.leader_index();
+    let mut session = Client::connect(cluster.members[old].address).unwrap();
+    session.open("test.db").unwrap();
+    session.exec("BEGIN IMMEDIATE").unwrap();
+    session.exec("INSERT INTO t VALUES (1)").unwrap();
+    session.call(Request::Transfer { id: cluster.members[(old + 1) % 3].id }).unwrap();
+    assert_eq!(session.exec("COMMIT").unwrap_err().code, 10250);
+    assert_eq!(cluster.integer("SELECT count(*) FROM t"), 0);
+    cluster.exec("INSERT INTO t VALUES (2)");
+    cluster.converge();
+}
+
+#[test]
+fn no_reader_sees_a_sum_that_never_was_while_leaders_change() {
+    let cluster = Cluster::of(3);
+    cluster.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER); INSERT INTO t VALUES (1, 0), (2, 0)");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let (cluster, stop) = (&cluster, &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(cluster.integer("SELECT sum(v) FROM t"), 0);
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                cluster.exec(
+                    "BEGIN IMMEDIATE; UPDATE t SET v = v + 1 WHERE id = 1; \
+                     UPDATE t SET v = v - 1 WHERE id = 2; COMMIT",
+                );
+            }
+        });
+        for _ in 0..8 {
+            std::thread::sleep(Duration::from_millis(200));
+            let leader = cluster.leader_index();
+            if let Ok(mut client) = Client::connect(cluster.members[leader].address) {
+                let _ = client.call(Request::Transfer { id: 0 });
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    cluster.converge();
+}
