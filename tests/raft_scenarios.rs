@@ -16,17 +16,31 @@
 //! barrier 8                                            token
 //! persisted 1 / disk-failed 1                          request
 //! applied 3 / snapshot-taken 3 64 / snapshot-failed 3  index, size in bytes
-//! tick
-//! status / log                                         prints the server
+//! tick / expire                                        expire: at the deadline
+//! at 3000                                              time of the next input; else a millisecond later
+//! from 2 request-vote t5 7/t4 disrupt                  messages; also request-pre-vote; c: from a C server
+//! from 2 vote t5 granted                               also pre-vote, denied
+//! from 2 append t5 7/t4 commit=6 stamp=3               indented lines follow: one entry each, without index
+//! from 2 append-result t5 last=8 stamp=3               rejected=7 refuses
+//! from 2 install t5 7/t4 change@1 1@one/voter
+//! from 2 timeout-now t5 7/t4
+//! unreachable 2 / connection-lost 2
+//! read 9 / transfer 9 2                                token, and to whom
+//! change 9 add 2 two / change 9 assign 2 voter / change 9 remove 2
+//! snapshot-sent 2 ok / snapshot-installed 7 ok         or failed
+//! status / log / deadline                              prints the server
 //! ```
 
 // A broken script ends the test; that is what a panic is for here.
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
+use dqlite::raft::message::{
+    AppendEntries, AppendEntriesResult, Features, InstallSnapshot, RequestVote, RequestVoteResult, TimeoutNow,
+};
 use dqlite::raft::{
-    Configuration, Entry, EntryKind, Index, Input, Options, Output, Outputs, Raft, Role, Seq, Server,
-    ServerId, SnapshotPoint, Start, State, Term, Time, Token, TrailingStrategy,
+    Change, Configuration, Entry, EntryKind, Index, Input, Message, Options, Output, Outputs, Peer, Raft,
+    Role, Seq, Server, ServerId, SnapshotPoint, Stamp, Start, State, Term, Time, Token, TrailingStrategy,
 };
 use std::fmt::Write;
 use std::path::Path;
@@ -90,6 +104,8 @@ fn run_script(path: &Path, script: &str) -> String {
 struct Simulated {
     raft: Raft,
     now: Time,
+    /// Time of the next input, if it was set.
+    next: Option<Time>,
 }
 
 fn run_command(
@@ -100,11 +116,20 @@ fn run_command(
 ) -> Result<(), String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     if words[0] == "new" {
-        *server = Some(Simulated { raft: Raft::new(parse_options(&words[1..])?, 1), now: Time(0) });
+        *server =
+            Some(Simulated { raft: Raft::new(parse_options(&words[1..])?, 1), now: Time(0), next: None });
         return Ok(());
     }
     let server = server.as_mut().ok_or("no server yet")?;
     match words[0] {
+        "at" => {
+            let now = Time(number(words.get(1))?);
+            server.next = Some(now);
+        }
+        "deadline" => {
+            let deadline = server.raft.deadline().map_or("none".into(), |time| time.to_string());
+            writeln!(trace, "deadline {deadline}").unwrap();
+        }
         "status" => trace.push_str(&print_status(&server.raft)),
         "log" => {
             let first = server.raft.status().first_index.0;
@@ -113,9 +138,14 @@ fn run_command(
             }
         }
         _ => {
-            let input = parse_input(&words, details)?;
+            let input = if words[0] == "expire" {
+                server.next = Some(server.raft.deadline().ok_or("there is no deadline")?.max(server.now));
+                Input::Tick
+            } else {
+                parse_input(&words, details)?
+            };
             let mut outputs = Outputs::new();
-            server.now = server.now.next();
+            server.now = server.next.take().unwrap_or(server.now.next());
             if let Err(error) = server.raft.step(server.now, input, &mut outputs) {
                 writeln!(trace, "error: {error}").unwrap();
             }
@@ -145,6 +175,8 @@ fn parse_options(words: &[&str]) -> Result<Options, String> {
     for word in words {
         match word.split_once('=') {
             Some(("id", value)) => options.id = ServerId(number(Some(&value))?),
+            Some(("election", value)) => options.election_timeout_ms = number(Some(&value))?,
+            Some(("heartbeat", value)) => options.heartbeat_timeout_ms = number(Some(&value))?,
             Some(("threshold", value)) => options.snapshot_threshold = number(Some(&value))?,
             Some(("trailing", value)) => options.snapshot_trailing = number(Some(&value))?,
             Some(("strategy", "dynamic")) => options.trailing_strategy = TrailingStrategy::Dynamic,
@@ -171,7 +203,135 @@ fn parse_input(words: &[&str], details: &[&str]) -> Result<Input, String> {
         "applied" => Input::Applied { index: index()? },
         "snapshot-taken" => Input::SnapshotTaken { index: index()?, size_bytes: number(words.get(2))? },
         "snapshot-failed" => Input::SnapshotFailed { index: index()? },
+        "from" => {
+            let id = number(words.get(1))?;
+            let from = Peer { id: ServerId(id), address: address_of(id) };
+            Input::Receive { message: parse_message(from.id, &words[2..], details)?, from }
+        }
+        "unreachable" => Input::PeerUnreachable { id: ServerId(number(words.get(1))?) },
+        "connection-lost" => Input::ConnectionLost { leader: ServerId(number(words.get(1))?) },
+        "read" => Input::Read { token: token()? },
+        "change" => Input::Change { token: token()?, change: parse_change(&words[2..])? },
+        "transfer" => {
+            let to = words.get(2).map(|_| number(words.get(2)).map(ServerId)).transpose()?;
+            Input::Transfer { token: token()?, to }
+        }
+        "snapshot-sent" => {
+            let ok = words.get(2) == Some(&"ok");
+            Input::SnapshotSent { to: ServerId(number(words.get(1))?), ok }
+        }
+        "snapshot-installed" => Input::SnapshotInstalled { index: index()?, ok: words.get(2) == Some(&"ok") },
         unknown => return Err(format!("unknown command {unknown:?}")),
+    })
+}
+
+fn address_of(id: u64) -> String {
+    let names = ["zero", "one", "two", "three", "four", "five"];
+    names.get(id as usize).map_or_else(|| format!("s{id}"), |name| name.to_string())
+}
+
+fn parse_change(words: &[&str]) -> Result<Change, String> {
+    let id = || number(words.get(1)).map(ServerId);
+    Ok(match words.first() {
+        Some(&"add") => {
+            let address = words.get(2).ok_or("an address is missing")?.to_string();
+            Change::Add { id: id()?, address }
+        }
+        Some(&"assign") => Change::Assign { id: id()?, role: parse_role(words.get(2))? },
+        Some(&"remove") => Change::Remove { id: id()? },
+        _ => return Err("a change is add, assign or remove".into()),
+    })
+}
+
+fn parse_role(word: Option<&&str>) -> Result<Role, String> {
+    match word {
+        Some(&"voter") => Ok(Role::Voter),
+        Some(&"standby") => Ok(Role::Standby),
+        Some(&"spare") => Ok(Role::Spare),
+        _ => Err(format!("unknown role {word:?}")),
+    }
+}
+
+/// A position in a log: `3/t2`.
+fn parse_position(word: Option<&&str>) -> Result<(Index, Term), String> {
+    let (index, term) = word.and_then(|word| word.split_once('/')).ok_or("a position is written 3/t2")?;
+    Ok((Index(number(Some(&index))?), parse_term(Some(&term))?))
+}
+
+fn parse_message(from: ServerId, words: &[&str], details: &[&str]) -> Result<Message, String> {
+    let term = parse_term(words.get(1))?;
+    let has = |word: &str| words.contains(&word);
+    let value = |key: &str| {
+        let found = words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        found.map(|value| number(Some(&value))).transpose()
+    };
+    // A C server says nothing about leases.
+    let keeps_lease = !has("c");
+    let stamp = Stamp(value("stamp")?.unwrap_or(0));
+    let features = if keeps_lease { Features::lease(stamp) } else { Features(0) };
+    Ok(match words[0] {
+        "request-vote" | "request-pre-vote" => {
+            let (last_index, last_term) = parse_position(words.get(2))?;
+            let pre_vote = words[0] == "request-pre-vote";
+            let disrupt_leader = has("disrupt");
+            Message::RequestVote(RequestVote {
+                term,
+                candidate: from,
+                last_index,
+                last_term,
+                disrupt_leader,
+                pre_vote,
+                keeps_lease,
+            })
+        }
+        "vote" | "pre-vote" => {
+            let pre_vote = Some(words[0] == "pre-vote");
+            Message::RequestVoteResult(RequestVoteResult {
+                term,
+                granted: has("granted"),
+                pre_vote,
+                keeps_lease,
+            })
+        }
+        "append" => {
+            let (prev_index, prev_term) = parse_position(words.get(2))?;
+            let leader_commit = Index(value("commit")?.unwrap_or(0));
+            let mut entries = Vec::new();
+            for detail in details {
+                let words: Vec<&str> = std::iter::once("0").chain(detail.split_whitespace()).collect();
+                entries.push(parse_entry(&words)?);
+            }
+            Message::AppendEntries(AppendEntries {
+                term,
+                prev_index,
+                prev_term,
+                leader_commit,
+                entries,
+                stamp,
+            })
+        }
+        "append-result" => {
+            let rejected = Index(value("rejected")?.unwrap_or(0));
+            let last_index = Index(value("last")?.ok_or("last= is missing")?);
+            Message::AppendEntriesResult(AppendEntriesResult { term, rejected, last_index, features })
+        }
+        "install" => {
+            let (last_index, last_term) = parse_position(words.get(2))?;
+            let configuration_index = words.get(3).and_then(|word| word.strip_prefix("change@"));
+            Message::InstallSnapshot(InstallSnapshot {
+                term,
+                last_index,
+                last_term,
+                configuration_index: Index(number(configuration_index.as_ref())?),
+                configuration: parse_configuration(&words[4..])?,
+                data: Bytes::from_static(b"databases"),
+            })
+        }
+        "timeout-now" => {
+            let (last_index, last_term) = parse_position(words.get(2))?;
+            Message::TimeoutNow(TimeoutNow { term, last_index, last_term })
+        }
+        unknown => return Err(format!("unknown message {unknown:?}")),
     })
 }
 
@@ -236,13 +396,11 @@ fn parse_configuration(words: &[&str]) -> Result<Configuration, String> {
     let server = |word: &&str| {
         let (id, rest) = word.split_once('@').ok_or("a server is written 1@one/voter")?;
         let (address, role) = rest.split_once('/').ok_or("a server is written 1@one/voter")?;
-        let role = match role {
-            "voter" => Role::Voter,
-            "standby" => Role::Standby,
-            "spare" => Role::Spare,
-            _ => return Err(format!("unknown role {role:?}")),
-        };
-        Ok(Server { id: ServerId(number(Some(&id))?), address: address.into(), role })
+        Ok(Server {
+            id: ServerId(number(Some(&id))?),
+            address: address.into(),
+            role: parse_role(Some(&role))?,
+        })
     };
     Ok(Configuration { servers: words.iter().map(server).collect::<Result<_, String>>()? })
 }
@@ -295,14 +453,69 @@ fn print_role(state: State, term: Term, leader: Option<ServerId>) -> String {
     format!("{state} in term {term}, leader {leader}")
 }
 
+fn print_message(message: &Message) -> String {
+    match message {
+        Message::RequestVote(RequestVote {
+            term, last_index, last_term, disrupt_leader, pre_vote, ..
+        }) => {
+            let pre = if *pre_vote { "pre-" } else { "" };
+            let disrupt = if *disrupt_leader { " disrupt" } else { "" };
+            format!("request {pre}vote t{term} log {last_index}/t{last_term}{disrupt}")
+        }
+        Message::RequestVoteResult(RequestVoteResult { term, granted, pre_vote, .. }) => {
+            let pre = if *pre_vote == Some(true) { "pre-" } else { "" };
+            format!("{pre}vote t{term} {}", if *granted { "granted" } else { "denied" })
+        }
+        Message::AppendEntries(AppendEntries {
+            term,
+            prev_index,
+            prev_term,
+            leader_commit,
+            entries,
+            stamp,
+        }) => {
+            let mut out = format!("append t{term} {prev_index}/t{prev_term} commit={leader_commit}");
+            write!(out, " stamp={stamp}").unwrap();
+            for entry in entries {
+                write!(out, ", {}", print_entry(entry)).unwrap();
+            }
+            out
+        }
+        Message::AppendEntriesResult(AppendEntriesResult { term, rejected, last_index, features }) => {
+            let stamp = features.stamp().map_or("none".into(), |stamp| stamp.to_string());
+            match rejected.0 {
+                0 => format!("append-result t{term} ok {last_index} stamp={stamp}"),
+                _ => format!("append-result t{term} rejected {rejected} hint {last_index} stamp={stamp}"),
+            }
+        }
+        Message::InstallSnapshot(InstallSnapshot { term, last_index, last_term, .. }) => {
+            format!("install t{term} {last_index}/t{last_term}")
+        }
+        Message::TimeoutNow(TimeoutNow { term, last_index, last_term }) => {
+            format!("timeout-now t{term} {last_index}/t{last_term}")
+        }
+    }
+}
+
 fn print_output(output: &Output) -> String {
     match output {
         Output::PersistVote { term, voted_for, seq } => {
-            format!("disk {seq}: vote {voted_for:?} in term {term}")
+            let vote = voted_for.map_or("none".into(), |id| id.to_string());
+            format!("disk {seq}: term {term}, vote {vote}")
         }
         Output::Append { first_index, entries, seq } => {
             let entries: Vec<String> = entries.iter().map(print_entry).collect();
             format!("disk {seq}: append from {first_index}: {}", entries.join(", "))
+        }
+        Output::Send { to, message, after, .. } => {
+            let after = after.map_or(String::new(), |seq| format!(" after disk {seq}"));
+            format!("to {to}{after}: {}", print_message(message))
+        }
+        Output::SendSnapshot { to, term, index, .. } => format!("to {to}: snapshot {index} in term {term}"),
+        Output::InstallSnapshot { snapshot, .. } => {
+            let SnapshotPoint { index, term, configuration, configuration_index } = snapshot;
+            let configuration = print_configuration(configuration);
+            format!("install snapshot {index} t{term} change@{configuration_index} {configuration}")
         }
         Output::Truncate { from, seq } => format!("disk {seq}: truncate from {from}"),
         Output::Accepted { token, first_index, term } => {

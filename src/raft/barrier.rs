@@ -1,9 +1,9 @@
 //! Barriers: learning that everything in the log is committed and applied (dissertation 6.4). Part of the
 //! core.
 
+use super::Raft;
 use super::output::{Output, Outputs, Refusal};
 use super::types::{Entry, EntryKind, Index, Token};
-use super::{Raft, Standing};
 use bytes::Bytes;
 
 /// What a barrier entry carries, as C writes it. Readers ignore it.
@@ -11,7 +11,7 @@ static BARRIER_PAYLOAD: [u8; 8] = [0; 8];
 
 impl Raft {
     pub(super) fn barrier(&mut self, token: Token, out: &mut Outputs) {
-        if !matches!(self.standing, Standing::Leader(_)) {
+        if self.accepting_leader().is_none() {
             out.push(Output::Complete { token, result: Err(Refusal::NotLeader) });
             return;
         }
@@ -28,16 +28,22 @@ impl Raft {
             self.wait(token, pending);
             return;
         }
+        self.wait(token, self.log.last_index().next());
+        self.append_barrier(out);
+    }
+
+    /// Appends a barrier and replicates it.
+    pub(super) fn append_barrier(&mut self, out: &mut Outputs) {
         let payload = Bytes::from_static(&BARRIER_PAYLOAD);
         let appended =
             self.append_as_leader(vec![Entry { term: self.term, kind: EntryKind::Barrier, payload }]);
-        self.wait(token, appended.first_index);
         out.push(appended.into_output());
+        self.replicate(out);
     }
 
     /// The newest entry if it is a barrier of this term that has not committed: it serves for every barrier
     /// asked for until something else is appended.
-    fn pending_barrier(&self) -> Option<Index> {
+    pub(super) fn pending_barrier(&self) -> Option<Index> {
         let last_index = self.log.last_index();
         let joinable = |entry: &&Entry| entry.kind == EntryKind::Barrier && entry.term == self.term;
         self.log.last().filter(joinable).map(|_| last_index).filter(|index| *index > self.commit_index)

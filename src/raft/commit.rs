@@ -8,7 +8,11 @@ use super::{Raft, Standing};
 impl Raft {
     pub(super) fn persisted(&mut self, seq: Seq, out: &mut Outputs) -> Result<(), StepError> {
         self.persistence.acknowledge(seq)?;
+        self.count_votes(out);
         self.commit_by_counting(out);
+        self.confirm_reads(out);
+        self.time_out_target(out);
+        self.take_snapshot_if_due(out);
         Ok(())
     }
 
@@ -22,6 +26,7 @@ impl Raft {
     pub(super) fn disk_failed(&mut self, seq: Seq, out: &mut Outputs) -> Result<(), StepError> {
         let lost = self.persistence.fail(seq)?;
         self.step_down(out);
+        self.give_up_transfer(out);
         if let Some(lost) = lost {
             // Never at or below the commit index: a quorum of others may hold what our own disk does not
             // (dissertation 10.2.1).
@@ -31,7 +36,7 @@ impl Raft {
     }
 
     /// Removes entries from the log in memory and what depends on them.
-    fn truncate_from(&mut self, index: Index, out: &mut Outputs) {
+    pub(super) fn truncate_from(&mut self, index: Index, out: &mut Outputs) {
         assert!(index > self.commit_index, "truncation at {index}, committed {}", self.commit_index);
         self.log.truncate_from(index);
         if self.configurations.truncate_from(index) {
@@ -64,9 +69,13 @@ impl Raft {
     }
 
     /// Up to where a server is known to store our log (dissertation figure 3.1, matchIndex). For this server
-    /// that is what its disk has confirmed, not what it appended. Nothing is known about others.
+    /// that is what its disk has confirmed, not what it appended.
     fn match_index(&self, id: ServerId) -> Index {
-        if id == self.options.id { self.persistence.persisted_index() } else { Index(0) }
+        match &self.standing {
+            _ if id == self.options.id => self.persistence.persisted_index(),
+            Standing::Leader(leader) => leader.progress.get(&id).map_or(Index(0), |other| other.matched),
+            _ => Index(0),
+        }
     }
 
     /// Commits everything up to `index`, and completes what waited for it.
@@ -77,6 +86,17 @@ impl Raft {
         out.push(Output::Commit { up_to: index });
         if let Standing::Leader(leader) = &mut self.standing {
             leader.complete_through(index, out);
+            self.leave_if_removed(out);
+        }
+    }
+
+    /// A leader that is no voter any more leads until that is committed (dissertation 4.2.2). It tells the
+    /// others, since nobody may be elected until they know.
+    fn leave_if_removed(&mut self, out: &mut Outputs) {
+        let committed = self.configurations.current_index() <= self.commit_index;
+        if committed && !self.configurations.current().is_voter(self.options.id) {
+            self.heartbeat(out);
+            self.step_down(out);
         }
     }
 
@@ -88,6 +108,7 @@ impl Raft {
         self.applied_index = index;
         self.configurations.forget_before(index);
         self.take_snapshot_if_due(out);
+        self.confirm_reads(out);
         Ok(())
     }
 }

@@ -115,4 +115,16 @@ pub enum StepError {
         /// Its index.
         index: Index,
     },
+    /// A snapshot was reported installed that was not to be installed.
+    #[error("no snapshot at index {index} is being installed")]
+    UnknownInstallation {
+        /// Its index.
+        index: Index,
+    },
+    /// An address that the log format cannot hold.
+    #[error("the address {address:?} contains a NUL")]
+    AddressWithNul {
+        /// The address.
+        address: String,
+    },
 }

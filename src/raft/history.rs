@@ -23,6 +23,11 @@ impl ConfigurationHistory {
         self.entries.back().map_or(&NO_SERVERS, |(_, configuration)| configuration)
     }
 
+    /// Where the configuration in force stands in the log; 0 without any.
+    pub fn current_index(&self) -> Index {
+        self.entries.back().map_or(Index(0), |(position, _)| *position)
+    }
+
     /// The configuration that was in force when the entry at `index` was appended, and where it stands.
     pub fn at(&self, index: Index) -> Option<(Index, &Configuration)> {
         let older = self.entries.iter().rev().find(|(position, _)| *position <= index);

@@ -1,7 +1,8 @@
 //! Everything that can happen to a server, as values. The driver builds them; only the core reads them.
 
 use super::configuration::Configuration;
-use super::types::{Entry, Index, Seq, ServerId, Term, Token};
+use super::message::Message;
+use super::types::{Entry, Index, Role, Seq, ServerId, Term, Token};
 use bytes::Bytes;
 
 /// The snapshot a log starts from.
@@ -32,6 +33,39 @@ pub struct Start {
     pub entries: Vec<Entry>,
 }
 
+/// The other end of a connection, as it introduced itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Who it is.
+    pub id: ServerId,
+    /// Where it is reached; answers go there, as it may be in no configuration we know.
+    pub address: String,
+}
+
+/// A change of the configuration, by one server at a time (dissertation 4.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Adds a spare.
+    Add {
+        /// The new server.
+        id: ServerId,
+        /// Where it is reached.
+        address: String,
+    },
+    /// Gives a server another role. A server that becomes a voter catches up first (dissertation 4.2.1).
+    Assign {
+        /// The server.
+        id: ServerId,
+        /// Its new role.
+        role: Role,
+    },
+    /// Removes a server, which may be this one.
+    Remove {
+        /// The server.
+        id: ServerId,
+    },
+}
+
 /// One event. The driver passes them to [`Raft::step`](super::Raft::step) one at a time.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -39,6 +73,23 @@ pub enum Input {
     Start(Start),
     /// The deadline passed; harmless at any other time.
     Tick,
+    /// A message arrived.
+    Receive {
+        /// From whom, as introduced when the connection was opened.
+        from: Peer,
+        /// The message.
+        message: Message,
+    },
+    /// A message to this server may have been lost: its connection failed or its queue is full.
+    PeerUnreachable {
+        /// The server.
+        id: ServerId,
+    },
+    /// The connection on which this leader sends to us has ended. Only a hint: see [`lease`](super::lease).
+    ConnectionLost {
+        /// The leader. Any other server is ignored.
+        leader: ServerId,
+    },
     /// Every disk request up to `seq` is durable.
     Persisted {
         /// Highest durable request.
@@ -78,5 +129,40 @@ pub enum Input {
     SnapshotFailed {
         /// Its index.
         index: Index,
+    },
+    /// Complete once everything committed when this was asked is applied, and this server was certainly the
+    /// leader at some moment since: a query may then read (dissertation 6.4).
+    Read {
+        /// Names the read in the outputs.
+        token: Token,
+    },
+    /// Change the configuration, if this server leads.
+    Change {
+        /// Names the change in the outputs.
+        token: Token,
+        /// What to change.
+        change: Change,
+    },
+    /// Move the leadership to another voter (dissertation 3.10).
+    Transfer {
+        /// Names the transfer in the outputs.
+        token: Token,
+        /// The new leader; `None` lets the core choose.
+        to: Option<ServerId>,
+    },
+    /// The snapshot of [`Output::SendSnapshot`](super::Output::SendSnapshot) was sent, or was not.
+    SnapshotSent {
+        /// To whom.
+        to: ServerId,
+        /// Whether all of it left this host.
+        ok: bool,
+    },
+    /// The snapshot of [`Output::InstallSnapshot`](super::Output::InstallSnapshot) is durable and all databases
+    /// are in its state; or nothing has changed.
+    SnapshotInstalled {
+        /// Its index.
+        index: Index,
+        /// Whether it was installed.
+        ok: bool,
     },
 }

@@ -1,11 +1,15 @@
 //! What only a leader has, and how it appends to its log (dissertation 3.5). Part of the core.
 
+use super::configuration::Configuration;
 use super::error::StepError;
+use super::lease::Leases;
+use super::membership::Promotion;
 use super::output::{Output, Outputs, Refusal};
-use super::types::{Entry, EntryKind, Index, Seq, Token};
+use super::progress::Progress;
+use super::types::{Entry, EntryKind, Index, Seq, ServerId, Time, Token};
 use super::{Raft, Standing};
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// A proposal or barrier that completes when `index` is committed.
 #[derive(Debug, Clone)]
@@ -15,13 +19,48 @@ struct Waiting {
 }
 
 /// State of a leader; it ends with the leadership.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Leader {
     /// In log order.
     waiting: VecDeque<Waiting>,
+    /// Every other server of the configuration in force.
+    pub progress: BTreeMap<ServerId, Progress>,
+    /// Leases and reads.
+    pub leases: Leases,
+    /// The promotion under way.
+    pub promotion: Option<Promotion>,
+    /// When the quorum was last checked.
+    pub quorum_checked: Time,
+    /// Once this is committed, this leader knows what older terms have committed (dissertation 6.4).
+    pub term_start: Index,
 }
 
 impl Leader {
+    /// A leader from now on.
+    pub fn new(now: Time, lease_ms: u64, term_start: Index) -> Leader {
+        Leader {
+            waiting: VecDeque::new(),
+            progress: BTreeMap::new(),
+            leases: Leases::new(lease_ms),
+            promotion: None,
+            quorum_checked: now,
+            term_start,
+        }
+    }
+
+    /// Keeps track of exactly the other servers of this configuration.
+    pub fn follow_configuration(
+        &mut self,
+        configuration: &Configuration,
+        own_id: ServerId,
+        last_index: Index,
+    ) {
+        self.progress.retain(|id, _| configuration.contains(*id));
+        for server in configuration.servers.iter().filter(|server| server.id != own_id) {
+            self.progress.entry(server.id).or_insert_with(|| Progress::new(last_index));
+        }
+    }
+
     /// Completes `token` when `index` is committed.
     pub fn wait(&mut self, token: Token, index: Index) {
         if let Some(last) = self.waiting.back() {
@@ -40,9 +79,11 @@ impl Leader {
 
     /// Completes everything that still waits with "leadership lost".
     pub fn refuse_waiting(self, out: &mut Outputs) {
-        for Waiting { token, .. } in self.waiting {
+        let promoted = self.promotion.iter().map(|promotion| promotion.token);
+        for token in self.waiting.iter().map(|waiting| waiting.token).chain(promoted) {
             out.push(Output::Complete { token, result: Err(Refusal::LeadershipLost) });
         }
+        self.leases.refuse_reads(out);
     }
 
     /// Asserts that nothing waits for what is committed or for what does not exist.
@@ -69,7 +110,7 @@ impl Raft {
         if let Some(command) = commands.iter().find(|command| command.len() % 8 != 0) {
             return Err(StepError::UnalignedCommand { len: command.len() });
         }
-        if !matches!(self.standing, Standing::Leader(_)) {
+        if self.accepting_leader().is_none() {
             out.push(Output::Complete { token, result: Err(Refusal::NotLeader) });
             return Ok(());
         }
@@ -79,6 +120,8 @@ impl Raft {
         out.push(Output::Accepted { token, first_index: appended.first_index, term: self.term });
         self.wait(token, self.log.last_index());
         out.push(appended.into_output());
+        // Without waiting for our own disk (dissertation 10.2.1).
+        self.replicate(out);
         Ok(())
     }
 
@@ -95,7 +138,7 @@ impl Raft {
     pub(super) fn wait(&mut self, token: Token, index: Index) {
         match &mut self.standing {
             Standing::Leader(leader) => leader.wait(token, index),
-            Standing::Follower { .. } => unreachable!("only a leader has anything to wait for"),
+            _ => unreachable!("only a leader has anything to wait for"),
         }
     }
 }

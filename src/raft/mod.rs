@@ -11,60 +11,85 @@
 //!   as it was. Assertions guard our own logic only and stay on in release builds.
 //! * **A configuration is in force once appended** and given up when truncated (dissertation 4.1).
 //!
-//! Limit: there is no communication with other servers. A server that is the only voter of its configuration
-//! leads; every other one stays a follower for ever.
+//! Elections are in `election`, the follower's side of replication in `follower`, the leader's in
+//! `replication` and `progress`, changes of the configuration in `membership`, reads in [`lease`].
 
 mod barrier;
 mod commit;
 pub mod configuration;
 mod election;
 mod error;
+mod follower;
 mod history;
 pub mod input;
 mod leader;
+pub mod lease;
 mod log;
+mod membership;
+pub mod message;
 mod options;
 pub mod output;
 mod persistence;
+mod progress;
+mod replication;
+mod rng;
 mod snapshot;
 mod start;
 pub mod types;
 
 pub use configuration::{Configuration, ConfigurationError, Server};
 pub use error::StepError;
-pub use input::{Input, SnapshotPoint, Start};
+pub use input::{Change, Input, Peer, SnapshotPoint, Start};
+pub use message::Message;
 pub use options::{Options, TrailingStrategy};
 pub use output::{Output, Outputs, Refusal, State};
-pub use types::{Entry, EntryKind, Index, Role, Seq, ServerId, Term, Time, Token};
+pub use types::{Entry, EntryKind, Index, Role, Seq, ServerId, Stamp, Term, Time, Token};
 
+use election::{Candidate, ElectionTimer, Follower, TERM_MAX};
+use follower::Installation;
 use history::ConfigurationHistory;
 use leader::Leader;
 use log::Log;
+use membership::Transfer;
 use persistence::Persistence;
+use rng::Rng;
 use snapshot::SnapshotSchedule;
+use std::collections::BTreeSet;
 
 /// One server.
 #[derive(Debug, Clone)]
 pub struct Raft {
     options: Options,
+    rng: Rng,
     started: bool,
     now: Time,
+    started_at: Time,
     term: Term,
     voted_for: Option<ServerId>,
     standing: Standing,
+    /// What the owner was told last about state, term and leader.
+    reported_role: Option<(State, Term, Option<ServerId>)>,
+    timer: ElectionTimer,
+    /// When a leader of the then current term was last heard.
+    last_contact: Option<Time>,
+    /// The other servers that are known to keep the promise described in [`lease`].
+    lease_keepers: BTreeSet<ServerId>,
+    transfer: Option<Transfer>,
     log: Log,
     persistence: Persistence,
     configurations: ConfigurationHistory,
     commit_index: Index,
     applied_index: Index,
     snapshots: SnapshotSchedule,
+    installation: Option<Installation>,
 }
 
 /// The Raft state with the data that lives only as long as it (dissertation figure 3.3).
 #[derive(Debug, Clone)]
 enum Standing {
-    Follower { leader: Option<ServerId> },
-    Leader(Leader),
+    Follower(Follower),
+    Candidate(Candidate),
+    Leader(Box<Leader>),
 }
 
 /// A server as seen from outside, for tests and metrics.
@@ -78,6 +103,8 @@ pub struct Status<'a> {
     pub voted_for: Option<ServerId>,
     /// Leader, if known.
     pub leader: Option<ServerId>,
+    /// Where a leader other than this server is reached, as it introduced itself.
+    pub leader_address: Option<&'a str>,
     /// Index of the newest entry, durable or not.
     pub last_index: Index,
     /// Term of that entry.
@@ -98,21 +125,29 @@ pub struct Status<'a> {
 
 impl Raft {
     /// A server that waits for [`Input::Start`]. The seed is where the randomness of election timeouts comes
-    /// from; a server that cannot campaign draws nothing.
-    pub fn new(options: Options, _seed: u64) -> Raft {
+    /// from.
+    pub fn new(options: Options, seed: u64) -> Raft {
         Raft {
             options,
+            rng: Rng::new(seed),
             started: false,
             now: Time(0),
+            started_at: Time(0),
             term: Term(0),
             voted_for: None,
-            standing: Standing::Follower { leader: None },
+            standing: Standing::Follower(Follower::default()),
+            reported_role: None,
+            timer: ElectionTimer::default(),
+            last_contact: None,
+            lease_keepers: BTreeSet::new(),
+            transfer: None,
             log: Log::default(),
             persistence: Persistence::default(),
             configurations: ConfigurationHistory::default(),
             commit_index: Index(0),
             applied_index: Index(0),
             snapshots: SnapshotSchedule::default(),
+            installation: None,
         }
     }
 
@@ -121,40 +156,93 @@ impl Raft {
         if now < self.now {
             return Err(StepError::ClockWentBack { before: self.now, now });
         }
+        let before = std::mem::replace(&mut self.now, now);
+        let result = self.handle(input, out);
+        if result.is_err() {
+            self.now = before;
+        }
+        self.check_invariants();
+        result
+    }
+
+    fn handle(&mut self, input: Input, out: &mut Outputs) -> Result<(), StepError> {
         match input {
             Input::Start(start) => self.start(start, out)?,
             _ if !self.started => return Err(StepError::NotStarted),
-            Input::Tick => {}
+            Input::Tick => self.tick(out),
+            Input::Receive { from, message } => self.receive(from, message, out),
+            Input::PeerUnreachable { id } => self.peer_unreachable(id),
+            Input::ConnectionLost { leader } => self.connection_lost(leader),
             Input::Persisted { seq } => self.persisted(seq, out)?,
             Input::DiskFailed { seq } => self.disk_failed(seq, out)?,
             Input::Propose { token, commands } => self.propose(token, commands, out)?,
             Input::Barrier { token } => self.barrier(token, out),
+            Input::Read { token } => self.read(token, out),
+            Input::Change { token, change } => self.change(token, change, out)?,
+            Input::Transfer { token, to } => self.start_transfer(token, to, out),
             Input::Applied { index } => self.applied(index, out)?,
             Input::SnapshotTaken { index, size_bytes } => self.snapshot_taken(index, size_bytes)?,
             Input::SnapshotFailed { index } => self.snapshot_failed(index)?,
+            Input::SnapshotSent { to, ok } => self.snapshot_sent(to, ok),
+            Input::SnapshotInstalled { index, ok } => self.snapshot_installed(index, ok, out)?,
         }
-        self.now = now;
-        self.check_invariants();
         Ok(())
+    }
+
+    fn tick(&mut self, out: &mut Outputs) {
+        self.transfer_tick(out);
+        match self.standing {
+            Standing::Leader(_) => self.leader_tick(out),
+            Standing::Follower(_) | Standing::Candidate(_) => self.election_tick(out),
+        }
+    }
+
+    fn receive(&mut self, from: Peer, message: Message, out: &mut Outputs) {
+        // A server without a disk takes no part, since it can promise nothing; one of a term near the end of all
+        // terms is no Raft server; and what we send to ourselves goes another way.
+        if self.persistence.has_failed() || message.term() > TERM_MAX || from.id == self.options.id {
+            return;
+        }
+        match message {
+            Message::RequestVote(message) => self.receive_request_vote(from, message, out),
+            Message::RequestVoteResult(message) => self.receive_vote_result(from, &message, out),
+            Message::AppendEntries(message) => self.receive_append_entries(from, message, out),
+            Message::AppendEntriesResult(message) => self.receive_append_result(&from, &message, out),
+            Message::InstallSnapshot(message) => self.receive_install_snapshot(from, message, out),
+            Message::TimeoutNow(message) => self.receive_timeout_now(&from, &message, out),
+        }
+    }
+
+    /// A message leaves only when it does not run ahead of the disk: not before `after`, and not before the term
+    /// and vote it speaks of are durable (dissertation figure 3.1).
+    fn send(&self, to: ServerId, address: &str, message: Message, after: Option<Seq>, out: &mut Outputs) {
+        let after = after.max(self.persistence.metadata_in_flight());
+        out.push(Output::Send { to, address: address.to_owned(), message, after });
     }
 
     /// When to send [`Input::Tick`] at the latest. `None`: not before something else happens.
     pub fn deadline(&self) -> Option<Time> {
-        // Only elections and heartbeats are timed, and a sole voter has neither.
-        None
+        let deadline = match &self.standing {
+            _ if !self.started => None,
+            Standing::Leader(leader) => self.leader_deadline(leader),
+            Standing::Follower(_) | Standing::Candidate(_) => self.election_deadline(),
+        };
+        deadline.into_iter().chain(self.transfer_deadline()).min()
     }
 
     /// A read-only view.
     pub fn status(&self) -> Status<'_> {
-        let (state, leader) = match &self.standing {
-            Standing::Follower { leader } => (State::Follower, *leader),
-            Standing::Leader(_) => (State::Leader, Some(self.options.id)),
+        let (state, leader) = self.role();
+        let leader_address = match &self.standing {
+            Standing::Follower(follower) => follower.leader.as_ref().map(|leader| leader.address.as_str()),
+            Standing::Candidate(_) | Standing::Leader(_) => None,
         };
         Status {
             state,
             term: self.term,
             voted_for: self.voted_for,
             leader,
+            leader_address,
             last_index: self.log.last_index(),
             last_term: self.log.last_term(),
             persisted_index: self.persistence.persisted_index(),

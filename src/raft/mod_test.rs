@@ -57,7 +57,9 @@ fn propose(token: u64, contents: &[u64]) -> Input {
 
 /// Makes a leader of a server that could not become one by itself.
 fn force_leader(raft: &mut Raft) {
-    raft.standing = Standing::Leader(Leader::default());
+    let mut leader = Leader::new(raft.now, raft.options.lease_ms(), raft.log.last_index());
+    leader.follow_configuration(raft.configurations.current(), raft.options.id, raft.log.last_index());
+    raft.standing = Standing::Leader(Box::new(leader));
 }
 
 /// Appends a configuration the way a membership change will.
@@ -449,9 +451,11 @@ impl Machine {
                 Output::Accepted { .. }
                 | Output::RoleChanged { .. }
                 | Output::ConfigurationChanged { .. } => {}
-                Output::PersistVote { .. } | Output::Truncate { .. } => {
-                    panic!("a sole voter needs no {output:?}")
-                }
+                Output::PersistVote { .. }
+                | Output::Truncate { .. }
+                | Output::Send { .. }
+                | Output::SendSnapshot { .. }
+                | Output::InstallSnapshot { .. } => panic!("a sole voter needs no {output:?}"),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What a server is told once, before it starts. Owned by the core.
 
 use super::types::ServerId;
+use crate::config::LEASE_MS_MAX;
 
 /// How many entries stay in the log behind a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,4 +30,19 @@ pub struct Options {
     pub snapshot_trailing: u64,
     /// Whether fewer than that may be kept.
     pub trailing_strategy: TrailingStrategy,
+}
+
+impl Options {
+    /// How long a leader may trust that no other was elected, counted from the sending of the last message
+    /// that a quorum acknowledged. See [`lease`](super::lease).
+    pub fn lease_ms(&self) -> u64 {
+        LEASE_MS_MAX.min(self.election_timeout_ms / 4)
+    }
+
+    /// How long after its last contact with a leader, and after its start, a server gives no vote. It covers
+    /// the lease, clocks that run apart by an eighth, and the rounding of two clocks to milliseconds.
+    pub fn vote_window_ms(&self) -> u64 {
+        let lease_ms = self.lease_ms();
+        lease_ms + lease_ms / 8 + 2
+    }
 }

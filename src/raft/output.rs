@@ -9,12 +9,15 @@
 //! append, carries `after: Seq`.
 
 use super::configuration::Configuration;
-use super::types::{Entry, Index, Seq, ServerId, Term, Token};
+use super::input::SnapshotPoint;
+use super::message::Message;
+use super::types::{Entry, Index, Role, Seq, ServerId, Term, Token};
+use bytes::Bytes;
 
 /// What one or several steps want done, oldest first.
 pub type Outputs = Vec<Output>;
 
-/// Why a proposal or a barrier did not complete.
+/// Why a proposal, a barrier, a read, a change or a transfer did not complete. The texts are C's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// This server did not lead: nothing was appended.
@@ -23,6 +26,36 @@ pub enum Refusal {
     /// Leadership ended while the entry waited: it may or may not survive.
     #[error("leadership lost")]
     LeadershipLost,
+    /// No server with this id can be removed or become leader.
+    #[error("server ID is not valid")]
+    BadId,
+    /// A server with this id is a member.
+    #[error("server ID already in use")]
+    DuplicateId,
+    /// A server with this address is a member.
+    #[error("server address already in use")]
+    DuplicateAddress,
+    /// The server has this role.
+    #[error("server is already {}", .0.name())]
+    AlreadyInRole(Role),
+    /// No server with this id can get another role.
+    #[error("no server has ID {0}")]
+    UnknownServer(ServerId),
+    /// Another change, or the election of this leader, is not committed yet. Try again later.
+    #[error("a configuration change is already in progress")]
+    CantChange,
+    /// The configuration would be too large for a snapshot.
+    #[error("data is too big")]
+    TooBig,
+    /// The server to promote did not catch up in time.
+    #[error("no connection to remote server available")]
+    NoConnection,
+    /// There is nobody to transfer the leadership to.
+    #[error("there's no other voting server")]
+    NoOtherVoter,
+    /// The target did not become leader in time, or somebody else did.
+    #[error("leadership was not transferred")]
+    NotTransferred,
 }
 
 /// The Raft states, dissertation figure 3.3.
@@ -64,6 +97,38 @@ pub enum Output {
         /// Names the request.
         seq: Seq,
     },
+    /// Send a message. It may be lost, but not altered. If a queue is full, drop it and report
+    /// `PeerUnreachable`.
+    Send {
+        /// To whom.
+        to: ServerId,
+        /// Where that server is reached.
+        address: String,
+        /// What.
+        message: Message,
+        /// Hold the message back until this request is durable; drop it if the disk fails.
+        after: Option<Seq>,
+    },
+    /// Send InstallSnapshot with the snapshot at `index` and this term, then report `SnapshotSent`.
+    SendSnapshot {
+        /// To whom.
+        to: ServerId,
+        /// Where that server is reached.
+        address: String,
+        /// Current term, for the message.
+        term: Term,
+        /// Last index of the snapshot, the newest one.
+        index: Index,
+    },
+    /// Carry out all earlier disk requests, then replace snapshot, log and databases by this, durably and as one
+    /// step, then report `SnapshotInstalled`. The log is empty afterwards and continues behind the snapshot. No
+    /// `Append`, `Truncate` or `TakeSnapshot` is asked for in the meantime.
+    InstallSnapshot {
+        /// What the snapshot contains.
+        snapshot: SnapshotPoint,
+        /// The databases, as in the message.
+        data: Bytes,
+    },
     /// The proposal was appended in memory at these positions; `Complete` follows later.
     Accepted {
         /// The proposal.
@@ -78,11 +143,12 @@ pub enum Output {
         /// Highest committed index.
         up_to: Index,
     },
-    /// A proposal or barrier ended. Comes after the `Commit` that contains it.
+    /// A proposal, barrier, read, change or transfer ended. Comes after the `Commit` that contains it.
     Complete {
-        /// The proposal or barrier.
+        /// What ended.
         token: Token,
-        /// Index of its (last) entry, or why not.
+        /// Index of its (last) entry, or why not. Of a read: what was applied when it was confirmed. Of a
+        /// transfer: the commit index.
         result: Result<Index, Refusal>,
     },
     /// Capture all databases at exactly this index, which is the applied one, and write a snapshot.

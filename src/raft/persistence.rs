@@ -25,6 +25,8 @@ pub struct Persistence {
     failed: Option<Seq>,
     persisted_index: Index,
     appends: VecDeque<Append>,
+    /// The last request that writes term and vote.
+    metadata: Seq,
 }
 
 impl Persistence {
@@ -52,6 +54,56 @@ impl Persistence {
         self.last_seq = self.last_seq.next();
         self.appends.push_back(Append { seq: self.last_seq, first, last });
         self.last_seq
+    }
+
+    /// Numbers a removal of everything from `from` on. What is removed counts as durable no more, whatever the
+    /// disk has yet to report about it.
+    pub fn truncate(&mut self, from: Index) -> Seq {
+        assert!(!self.has_failed(), "truncation after the disk failed");
+        self.forget_from(from);
+        self.last_seq = self.last_seq.next();
+        self.last_seq
+    }
+
+    /// Numbers a write of term and vote.
+    pub fn write_metadata(&mut self) -> Seq {
+        assert!(!self.has_failed(), "term or vote changed after the disk failed");
+        self.last_seq = self.last_seq.next();
+        self.metadata = self.last_seq;
+        self.last_seq
+    }
+
+    /// The log was replaced by a snapshot that ends at `index`.
+    pub fn replace_log(&mut self, index: Index) {
+        self.appends.clear();
+        self.persisted_index = index;
+    }
+
+    /// Whether a request is durable.
+    pub fn is_durable(&self, seq: Seq) -> bool {
+        seq <= self.durable_seq
+    }
+
+    /// The request that makes the current term and vote durable, while it is in flight.
+    pub fn metadata_in_flight(&self) -> Option<Seq> {
+        (self.metadata > self.durable_seq).then_some(self.metadata)
+    }
+
+    /// The request that makes the entry at `index` durable, while it is in flight.
+    pub fn append_in_flight(&self, index: Index) -> Option<Seq> {
+        if index <= self.persisted_index {
+            return None;
+        }
+        self.appends.iter().find(|append| append.last >= index).map(|append| append.seq)
+    }
+
+    fn forget_from(&mut self, from: Index) {
+        let before = Index(from.0 - 1);
+        self.persisted_index = self.persisted_index.min(before);
+        self.appends.retain(|append| append.first < from);
+        if let Some(append) = self.appends.back_mut() {
+            append.last = append.last.min(before);
+        }
     }
 
     /// Everything up to `seq` is durable. Hearing it again changes nothing.
@@ -149,6 +201,56 @@ mod tests {
             Err(StepError::ContradictoryRequest { seq: Seq(0) }),
             "no request is 0"
         );
+    }
+
+    #[test]
+    fn what_is_truncated_counts_as_durable_no_more_whatever_is_reported_later() {
+        let mut disk = two_in_flight();
+        assert_eq!(disk.truncate(Index(5)), Seq(3));
+        assert_eq!(disk.append(Index(5), Index(9)), Seq(4));
+        disk.acknowledge(Seq(2)).unwrap();
+        assert_eq!(disk.persisted_index(), Index(4), "entries 5 and 6 on disk are not those in memory");
+        disk.acknowledge(Seq(4)).unwrap();
+        assert_eq!(disk.persisted_index(), Index(9));
+
+        let mut disk = two_in_flight();
+        disk.truncate(Index(2));
+        assert_eq!(disk.persisted_index(), Index(1));
+        disk.acknowledge(Seq(3)).unwrap();
+        assert_eq!(disk.persisted_index(), Index(1));
+    }
+
+    #[test]
+    fn term_and_vote_are_in_flight_until_their_own_request_is_durable() {
+        let mut disk = two_in_flight();
+        assert_eq!(disk.metadata_in_flight(), None);
+        let seq = disk.write_metadata();
+        disk.append(Index(7), Index(7));
+        assert_eq!(disk.metadata_in_flight(), Some(seq));
+        disk.acknowledge(Seq(2)).unwrap();
+        assert_eq!(disk.metadata_in_flight(), Some(seq));
+        disk.acknowledge(seq).unwrap();
+        assert_eq!(disk.metadata_in_flight(), None);
+        assert!(disk.is_durable(seq));
+    }
+
+    #[test]
+    fn an_entry_is_in_flight_with_the_request_that_writes_it() {
+        let mut disk = two_in_flight();
+        assert_eq!(disk.append_in_flight(Index(3)), None);
+        assert_eq!(disk.append_in_flight(Index(5)), Some(Seq(1)));
+        assert_eq!(disk.append_in_flight(Index(6)), Some(Seq(2)));
+        disk.acknowledge(Seq(2)).unwrap();
+        assert_eq!(disk.append_in_flight(Index(6)), None);
+    }
+
+    #[test]
+    fn a_snapshot_replaces_everything_durable_or_in_flight() {
+        let mut disk = two_in_flight();
+        disk.replace_log(Index(50));
+        disk.acknowledge(Seq(2)).unwrap();
+        assert_eq!(disk.persisted_index(), Index(50));
+        disk.append(Index(51), Index(51));
     }
 
     #[test]

@@ -20,6 +20,17 @@ impl SnapshotSchedule {
     pub fn new(snapshot_index: Index) -> SnapshotSchedule {
         SnapshotSchedule { in_progress: None, last_attempt: snapshot_index }
     }
+
+    /// Whether a snapshot is being written.
+    pub fn is_in_progress(&self) -> bool {
+        self.in_progress.is_some()
+    }
+
+    /// A snapshot at `index` was installed.
+    pub fn restart_at(&mut self, index: Index) {
+        assert!(self.in_progress.is_none(), "a snapshot was installed while one was written");
+        self.last_attempt = index;
+    }
 }
 
 impl Raft {
@@ -30,6 +41,11 @@ impl Raft {
         // At least one entry, or a threshold of 0 would repeat the same snapshot.
         let due = since_last >= self.options.snapshot_threshold.max(1);
         if !due || self.snapshots.in_progress.is_some() || self.persistence.has_failed() {
+            return;
+        }
+        // A quorum of others may have committed what our own disk still writes; a snapshot must not be ahead of
+        // the log on disk, or a crash leaves a gap between them.
+        if self.installation.is_some() || self.persistence.persisted_index() < index {
             return;
         }
         let term = self.log.term_at(index).expect("entries are dropped only once a snapshot contains them");

@@ -1,5 +1,6 @@
 //! The first input: taking over what the disk held. Part of the core.
 
+use super::Raft;
 use super::configuration::Configuration;
 use super::error::StepError;
 use super::history::ConfigurationHistory;
@@ -9,7 +10,6 @@ use super::output::{Output, Outputs};
 use super::persistence::Persistence;
 use super::snapshot::SnapshotSchedule;
 use super::types::{Entry, EntryKind, Index, Term};
-use super::{Raft, State};
 
 impl Raft {
     pub(super) fn start(&mut self, start: Start, out: &mut Outputs) -> Result<(), StepError> {
@@ -30,16 +30,17 @@ impl Raft {
         self.log = Log::new(snapshot_index, snapshot_term, start.first_index, start.entries);
         self.persistence = Persistence::new(self.log.last_index());
         self.started = true;
+        self.started_at = self.now;
 
         let configuration = self.configurations.current();
         if !configuration.servers.is_empty() {
             out.push(Output::ConfigurationChanged { configuration: configuration.clone() });
         }
-        out.push(Output::RoleChanged { state: State::Follower, term: self.term, leader: None });
+        self.report_role(out);
         if self.commit_index > self.applied_index {
             out.push(Output::Commit { up_to: self.commit_index });
         }
-        self.lead_if_sole_voter(out);
+        self.start_election_timer(out);
         Ok(())
     }
 }

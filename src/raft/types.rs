@@ -50,6 +50,12 @@ number! {
     Token
 }
 
+number! {
+    /// Orders what a leader sends: a follower's answer carries the stamp of the message it answers, so the
+    /// leader knows when that message left. It grows for as long as a leadership lasts; 0 is none.
+    Stamp
+}
+
 /// What a server does in a cluster. The numbers are those of the log and of the Raft messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -59,6 +65,17 @@ pub enum Role {
     Voter = 1,
     /// Member in name only.
     Spare = 2,
+}
+
+impl Role {
+    /// Its name in the messages of the C library.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Standby => "stand-by",
+            Role::Voter => "voter",
+            Role::Spare => "spare",
+        }
+    }
 }
 
 /// What an entry of the log means. The numbers are those of the log and of the Raft messages.

@@ -1,0 +1,251 @@
+//! What a leader knows about one other server: how far its log agrees, and what may be sent to it next
+//! (dissertation figure 3.1, nextIndex and matchIndex; 10.2.1 for pipelining). Owned by the leader.
+//!
+//! ```text
+//!              success                         rejected, connection lost
+//!   Probe ----------------> Pipeline ---------------------------------> Probe
+//!     |                        |
+//!     |  entries it needs are only in the snapshot
+//!     v                        v
+//!   Snapshot ---- installed ----> Pipeline;  failed, timed out ----> Probe
+//! ```
+
+use super::types::{Index, Stamp, Time};
+use crate::config::{INFLIGHT_BYTES_MAX, INFLIGHT_MESSAGES_MAX};
+use std::collections::VecDeque;
+
+/// How entries are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Where the logs agree is a guess: one message at a time, until one succeeds.
+    Probe {
+        /// A message is out and its answer has not come.
+        waiting: bool,
+    },
+    /// The logs agree: messages follow each other without waiting, up to a window.
+    Pipeline,
+    /// A snapshot is on its way.
+    Snapshot {
+        /// Its index.
+        index: Index,
+        /// When it was asked for.
+        since: Time,
+    },
+}
+
+/// A message with entries that was not acknowledged.
+#[derive(Debug, Clone)]
+struct Inflight {
+    last: Index,
+    size: usize,
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// How entries are sent.
+    pub mode: Mode,
+    /// The next entry to send.
+    pub next: Index,
+    /// Everything up to here is stored there and equal to our log (matchIndex).
+    pub matched: Index,
+    /// When the last message left; `None` before the first.
+    pub last_send: Option<Time>,
+    /// Whether it answered since the last check of the quorum.
+    pub recent: bool,
+    /// The newest message of ours it answered.
+    pub stamp: Stamp,
+    inflight: VecDeque<Inflight>,
+    inflight_size: usize,
+}
+
+impl Progress {
+    /// Of a server about which nothing is known, when our log ends at `last_index`.
+    pub fn new(last_index: Index) -> Progress {
+        Progress {
+            mode: Mode::Probe { waiting: false },
+            next: last_index.next(),
+            matched: Index(0),
+            last_send: None,
+            recent: false,
+            stamp: Stamp(0),
+            inflight: VecDeque::new(),
+            inflight_size: 0,
+        }
+    }
+
+    /// Whether entries may be sent without being asked for by the clock.
+    pub fn may_send(&self) -> bool {
+        match self.mode {
+            Mode::Probe { waiting } => !waiting,
+            Mode::Pipeline => {
+                self.inflight_size < INFLIGHT_BYTES_MAX && self.inflight.len() < INFLIGHT_MESSAGES_MAX
+            }
+            Mode::Snapshot { .. } => false,
+        }
+    }
+
+    /// A message was sent; with entries, they end at `last` and have this size, otherwise it is 0.
+    pub fn sent(&mut self, now: Time, last: Index, size: usize) {
+        self.last_send = Some(now);
+        match &mut self.mode {
+            Mode::Probe { waiting } => *waiting = true,
+            Mode::Pipeline if size > 0 => {
+                assert!(last >= self.next, "sent up to {last} again, next is {}", self.next);
+                self.next = last.next();
+                self.inflight.push_back(Inflight { last, size });
+                self.inflight_size += size;
+            }
+            Mode::Pipeline | Mode::Snapshot { .. } => {}
+        }
+    }
+
+    /// A snapshot at `index` is about to be sent.
+    pub fn send_snapshot(&mut self, now: Time, index: Index) {
+        self.set_mode(Mode::Snapshot { index, since: now });
+    }
+
+    /// Everything up to `last` is stored there. Says whether that is more than was known.
+    pub fn succeeded(&mut self, last: Index) -> bool {
+        while self.inflight.front().is_some_and(|message| message.last <= last) {
+            let message = self.inflight.pop_front().expect("front() has just returned it");
+            self.inflight_size -= message.size;
+        }
+        let news = last > self.matched;
+        self.matched = self.matched.max(last);
+        self.next = self.next.max(self.matched.next());
+        match self.mode {
+            Mode::Snapshot { index, .. } if self.matched < index => {}
+            // A success at 0 says nothing: every log agrees there.
+            Mode::Probe { .. } | Mode::Snapshot { .. } if self.matched > Index(0) => {
+                self.set_mode(Mode::Pipeline);
+            }
+            Mode::Probe { .. } => self.mode = Mode::Probe { waiting: false },
+            Mode::Snapshot { .. } | Mode::Pipeline => {}
+        }
+        news
+    }
+
+    /// The message behind `rejected` was refused; the logs may meet at `hint`.
+    pub fn rejected(&mut self, rejected: Index, hint: Index) {
+        let lower = Index(hint.0.saturating_add(1)).min(rejected).max(self.matched.next());
+        match self.mode {
+            // An answer to an older message, or to one before the connection was lost.
+            Mode::Probe { .. } if rejected.next() != self.next => {}
+            Mode::Pipeline if rejected <= self.matched => {}
+            Mode::Snapshot { index, .. } if rejected != index => {}
+            Mode::Snapshot { .. } => self.probe_from(self.matched.next()),
+            Mode::Probe { .. } | Mode::Pipeline => self.probe_from(lower),
+        }
+    }
+
+    /// What was sent may be lost. The clock decides when to try again.
+    pub fn lost(&mut self) {
+        let next = match self.mode {
+            Mode::Snapshot { index, .. } => index.max(self.matched.next()),
+            Mode::Probe { .. } | Mode::Pipeline => self.matched.next(),
+        };
+        self.probe_from(next);
+        self.mode = Mode::Probe { waiting: true };
+    }
+
+    fn probe_from(&mut self, next: Index) {
+        self.next = next;
+        self.set_mode(Mode::Probe { waiting: false });
+    }
+
+    fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+        self.inflight.clear();
+        self.inflight_size = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that stores entries up to 5 of 10.
+    fn pipeline() -> Progress {
+        let mut progress = Progress::new(Index(10));
+        progress.sent(Time(1), Index(10), 0);
+        progress.rejected(Index(10), Index(5));
+        assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: false }, Index(6)));
+        progress.sent(Time(2), Index(5), 0);
+        assert!(progress.succeeded(Index(5)));
+        assert_eq!((progress.mode, progress.matched), (Mode::Pipeline, Index(5)));
+        progress
+    }
+
+    #[test]
+    fn a_probe_sends_one_message_and_waits() {
+        let mut progress = Progress::new(Index(10));
+        assert!(progress.may_send());
+        progress.sent(Time(1), Index(10), 0);
+        assert!(!progress.may_send());
+        progress.rejected(Index(7), Index(5));
+        assert!(!progress.may_send(), "the answer to another message ends no wait");
+    }
+
+    #[test]
+    fn a_pipeline_sends_on_until_its_window_is_full() {
+        let mut progress = pipeline();
+        progress.sent(Time(3), Index(7), INFLIGHT_BYTES_MAX - 1);
+        assert_eq!((progress.may_send(), progress.next), (true, Index(8)));
+        progress.sent(Time(3), Index(8), 1);
+        assert!(!progress.may_send());
+        assert!(progress.succeeded(Index(7)));
+        assert!(progress.may_send());
+
+        let mut progress = pipeline();
+        for n in 0..INFLIGHT_MESSAGES_MAX as u64 {
+            assert!(progress.may_send());
+            progress.sent(Time(3), Index(6 + n), 16);
+        }
+        assert!(!progress.may_send());
+    }
+
+    #[test]
+    fn a_refused_pipeline_probes_where_the_logs_are_known_to_agree() {
+        let mut progress = pipeline();
+        progress.sent(Time(3), Index(7), 8);
+        progress.sent(Time(3), Index(8), 8);
+        progress.rejected(Index(5), Index(5));
+        assert_eq!(progress.mode, Mode::Pipeline, "what is known to agree cannot be refused");
+        progress.rejected(Index(7), Index(0));
+        assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: false }, Index(6)));
+        progress.rejected(Index(8), Index(0));
+        assert_eq!(progress.next, Index(6));
+    }
+
+    #[test]
+    fn a_lost_connection_sends_again_from_what_was_acknowledged_but_not_at_once() {
+        let mut progress = pipeline();
+        progress.sent(Time(3), Index(8), 8);
+        progress.lost();
+        assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: true }, Index(6)));
+    }
+
+    #[test]
+    fn a_snapshot_ends_with_its_confirmation_or_refusal_only() {
+        let mut progress = pipeline();
+        progress.send_snapshot(Time(4), Index(9));
+        let snapshot = progress.mode;
+        progress.succeeded(Index(6));
+        progress.rejected(Index(10), Index(5));
+        assert_eq!(progress.mode, snapshot);
+        let mut refused = progress.clone();
+        refused.rejected(Index(9), Index(0));
+        assert_eq!((refused.mode, refused.next), (Mode::Probe { waiting: false }, Index(7)));
+        progress.succeeded(Index(9));
+        assert_eq!((progress.mode, progress.next), (Mode::Pipeline, Index(10)));
+    }
+
+    #[test]
+    fn success_at_the_beginning_of_the_log_proves_no_agreement() {
+        let mut progress = Progress::new(Index(10));
+        progress.sent(Time(1), Index(10), 0);
+        assert!(!progress.succeeded(Index(0)));
+        assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: false }, Index(11)));
+    }
+}

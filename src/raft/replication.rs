@@ -1,0 +1,272 @@
+//! The leader's side of replication: what is sent when, and what the answers mean (dissertation 3.5, 10.2).
+//! Part of the core.
+
+use super::input::Peer;
+use super::leader::Leader;
+use super::lease::Leases;
+use super::log::Log;
+use super::message::{AppendEntries, AppendEntriesResult, Message};
+use super::output::{Output, Outputs};
+use super::progress::{Mode, Progress};
+use super::types::{Entry, Index, Role, ServerId, Term, Time};
+use super::{Raft, Standing};
+use crate::config::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, INSTALL_SNAPSHOT_TIMEOUT_MS};
+
+/// What an entry costs on the wire besides its payload.
+const ENTRY_HEADER_SIZE: usize = 16;
+
+impl Raft {
+    /// Sends what is due to every server that replicates.
+    pub(super) fn replicate(&mut self, out: &mut Outputs) {
+        self.replicate_to_all(false, out);
+    }
+
+    /// Shows every server that replicates that this leader is there, whatever there is to send.
+    pub(super) fn heartbeat(&mut self, out: &mut Outputs) {
+        self.replicate_to_all(true, out);
+    }
+
+    fn replicate_to_all(&mut self, heartbeat: bool, out: &mut Outputs) {
+        for n in 0..self.configurations.current().servers.len() {
+            let id = self.configurations.current().servers[n].id;
+            self.replicate_to(id, heartbeat, out);
+        }
+    }
+
+    /// Sends to one server what is due. With `heartbeat`, at least one message.
+    fn replicate_to(&mut self, id: ServerId, heartbeat: bool, out: &mut Outputs) {
+        let Standing::Leader(leader) = &mut self.standing else { return };
+        let Some(server) = self.configurations.current().get(id) else { return };
+        let promoted = leader.promotion.as_ref().is_some_and(|promotion| promotion.id == id);
+        if id == self.options.id || (server.role == Role::Spare && !promoted) {
+            return;
+        }
+        let Leader { progress, leases, .. } = &mut **leader;
+        let Some(progress) = progress.get_mut(&id) else { return };
+        let sender = Sender {
+            log: &self.log,
+            now: self.now,
+            term: self.term,
+            commit_index: self.commit_index,
+            heartbeat_ms: self.options.heartbeat_timeout_ms,
+        };
+        sender.run(progress, leases, heartbeat, |output| {
+            let address = server.address.clone();
+            out.push(match output {
+                ToSend::Append(message) => {
+                    Output::Send { to: id, address, message: Message::AppendEntries(message), after: None }
+                }
+                ToSend::Snapshot(index) => Output::SendSnapshot { to: id, address, term: self.term, index },
+            });
+        });
+    }
+
+    pub(super) fn receive_append_result(
+        &mut self,
+        from: &Peer,
+        result: &AppendEntriesResult,
+        out: &mut Outputs,
+    ) {
+        self.note_lease_promise(from.id, result.features.stamp().is_some());
+        if result.term > self.term {
+            self.adopt_term(result.term, out);
+            return;
+        }
+        let Standing::Leader(leader) = &mut self.standing else { return };
+        if result.term < self.term || !self.configurations.current().contains(from.id) {
+            return;
+        }
+        let Some(progress) = leader.progress.get_mut(&from.id) else { return };
+        progress.recent = true;
+        if let Some(stamp) = result.features.stamp() {
+            // Stamps that were never given out prove nothing.
+            progress.stamp = progress.stamp.max(leader.leases.known(stamp));
+        }
+        if result.rejected > Index(0) {
+            progress.rejected(result.rejected, result.last_index);
+        } else {
+            // The follower's log may be longer than ours, of an older term.
+            let last = result.last_index.min(self.log.last_index());
+            if progress.succeeded(last) {
+                self.commit_by_counting(out);
+            }
+            self.promote_if_caught_up(from.id, out);
+        }
+        self.confirm_reads(out);
+        self.time_out_target(out);
+        self.replicate_to(from.id, false, out);
+    }
+
+    pub(super) fn peer_unreachable(&mut self, id: ServerId) {
+        if let Standing::Leader(leader) = &mut self.standing
+            && let Some(progress) = leader.progress.get_mut(&id)
+        {
+            progress.lost();
+        }
+    }
+
+    pub(super) fn snapshot_sent(&mut self, to: ServerId, ok: bool) {
+        if !ok
+            && let Standing::Leader(leader) = &mut self.standing
+            && let Some(progress) = leader.progress.get_mut(&to)
+            && matches!(progress.mode, Mode::Snapshot { .. })
+        {
+            progress.lost();
+        }
+    }
+
+    /// Everything a leader does by the clock.
+    pub(super) fn leader_tick(&mut self, out: &mut Outputs) {
+        self.check_quorum(out);
+        self.promotion_tick(out);
+        self.read_tick(out);
+        if let Standing::Leader(leader) = &mut self.standing {
+            for progress in leader.progress.values_mut() {
+                if let Mode::Snapshot { since, .. } = progress.mode
+                    && self.now.0 >= since.0 + INSTALL_SNAPSHOT_TIMEOUT_MS
+                {
+                    progress.lost();
+                }
+            }
+        }
+        self.replicate(out);
+    }
+
+    /// A leader that a quorum has not answered for an election timeout steps down, so that its clients look for
+    /// another one (dissertation 6.2).
+    fn check_quorum(&mut self, out: &mut Outputs) {
+        let Standing::Leader(leader) = &mut self.standing else { return };
+        if self.now.0 < leader.quorum_checked.0 + self.options.election_timeout_ms {
+            return;
+        }
+        leader.quorum_checked = self.now;
+        let configuration = self.configurations.current();
+        let own_id = self.options.id;
+        let heard = |id: ServerId| id == own_id || leader.progress.get(&id).is_some_and(|p| p.recent);
+        let contacts = configuration.voters().filter(|voter| heard(voter.id)).count();
+        let quorum = configuration.quorum();
+        for progress in leader.progress.values_mut() {
+            progress.recent = false;
+        }
+        if contacts < quorum {
+            self.step_down(out);
+        }
+    }
+
+    /// When a leader has something to do by the clock.
+    pub(super) fn leader_deadline(&self, leader: &Leader) -> Option<Time> {
+        let configuration = self.configurations.current();
+        let own_id = self.options.id;
+        let heartbeats = configuration.servers.iter().filter_map(|server| {
+            let promoted = leader.promotion.as_ref().is_some_and(|promotion| promotion.id == server.id);
+            if server.id == own_id || (server.role == Role::Spare && !promoted) {
+                return None;
+            }
+            let last_send = leader.progress.get(&server.id)?.last_send;
+            Some(last_send.map_or(self.now, |sent| Time(sent.0 + self.options.heartbeat_timeout_ms)))
+        });
+        let quorum_check = (!configuration.is_sole_voter(own_id))
+            .then_some(Time(leader.quorum_checked.0 + self.options.election_timeout_ms));
+        heartbeats.chain(quorum_check).chain(self.promotion_deadline(leader)).min()
+    }
+}
+
+enum ToSend {
+    Append(AppendEntries),
+    Snapshot(Index),
+}
+
+/// What a message to a follower is made from.
+struct Sender<'a> {
+    log: &'a Log,
+    now: Time,
+    term: Term,
+    commit_index: Index,
+    heartbeat_ms: u64,
+}
+
+impl Sender<'_> {
+    fn run(
+        &self,
+        progress: &mut Progress,
+        leases: &mut Leases,
+        heartbeat: bool,
+        mut send: impl FnMut(ToSend),
+    ) {
+        let due = |sent: Time| self.now.0 >= sent.0 + self.heartbeat_ms;
+        let mut heartbeat = heartbeat || progress.last_send.is_none_or(due);
+        loop {
+            let may_send = progress.may_send();
+            let probe = may_send && matches!(progress.mode, Mode::Probe { .. });
+            let news = may_send && progress.next <= self.log.last_index();
+            // A probe is worth sending without entries: its answer tells where the logs agree.
+            if !(heartbeat || probe || news) {
+                return;
+            }
+            let in_snapshot = matches!(progress.mode, Mode::Snapshot { .. });
+            let Some((prev_index, prev_term)) = self.prev(progress).filter(|_| !in_snapshot) else {
+                if !in_snapshot && progress.recent {
+                    progress.send_snapshot(self.now, self.log.snapshot_index());
+                    send(ToSend::Snapshot(self.log.snapshot_index()));
+                    continue;
+                }
+                // What the server needs is gone or on its way. A heartbeat shows that we are there, and whether it
+                // is, which is worth knowing before a snapshot is sent.
+                if heartbeat || probe {
+                    progress.sent(self.now, self.log.last_index(), 0);
+                    let (prev_index, prev_term) = (self.log.last_index(), self.log.last_term());
+                    send(ToSend::Append(self.message(prev_index, prev_term, Vec::new(), leases)));
+                }
+                return;
+            };
+            let window_full = progress.mode == Mode::Pipeline && !may_send;
+            let (entries, size) =
+                if window_full { (Vec::new(), 0) } else { batch(self.log, prev_index.next()) };
+            progress.sent(self.now, Index(prev_index.0 + entries.len() as u64), size);
+            send(ToSend::Append(self.message(prev_index, prev_term, entries, leases)));
+            heartbeat = false;
+        }
+    }
+
+    /// Where the next message attaches; `None` if the entries behind it are only in the snapshot.
+    fn prev(&self, progress: &Progress) -> Option<(Index, Term)> {
+        let index = Index(progress.next.0 - 1);
+        if progress.next < self.log.first_index() {
+            return None;
+        }
+        self.log.term_at(index).map(|term| (index, term))
+    }
+
+    fn message(
+        &self,
+        prev_index: Index,
+        prev_term: Term,
+        entries: Vec<Entry>,
+        leases: &mut Leases,
+    ) -> AppendEntries {
+        let stamp = leases.stamp(self.now);
+        AppendEntries {
+            term: self.term,
+            prev_index,
+            prev_term,
+            leader_commit: self.commit_index,
+            entries,
+            stamp,
+        }
+    }
+}
+
+/// The entries of one message from `first` on, within its limits, and their size.
+fn batch(log: &Log, first: Index) -> (Vec<Entry>, usize) {
+    let mut size = 0;
+    let mut entries = Vec::new();
+    for entry in log.entries_from(first).take(APPEND_ENTRIES_MAX) {
+        let more = entry.payload.len() + ENTRY_HEADER_SIZE;
+        if !entries.is_empty() && size + more > APPEND_BYTES_MAX {
+            break;
+        }
+        size += more;
+        entries.push(entry.clone());
+    }
+    (entries, size)
+}
