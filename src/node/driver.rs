@@ -246,6 +246,8 @@ impl Driver {
                     State::Follower | State::Candidate => self.end_leadership(),
                 }
             }
+            // Connections to other servers are not there yet.
+            Output::Send { .. } | Output::SendSnapshot { .. } | Output::InstallSnapshot { .. } => {}
             Output::ConfigurationChanged { configuration } => {
                 let voters = configuration.servers.iter().filter(|s| s.role == Role::Voter).count();
                 if voters > 1 {
@@ -306,7 +308,7 @@ impl Driver {
             own.database.note_abort();
             let refused = match refusal {
                 Refusal::NotLeader => Refused::NotLeader,
-                Refusal::LeadershipLost => Refused::LeadershipLost,
+                _ => Refused::LeadershipLost,
             };
             let _ = own.done.send(Err(refused));
         }
