@@ -191,6 +191,9 @@ impl Driver {
                 tracing::warn!(%index, %error, "snapshot failed, the log keeps growing until one succeeds");
                 self.step(Input::SnapshotFailed { index })
             }
+            store::Event::SnapshotInstalled { index } | store::Event::SnapshotInstallFailed { index, .. } => {
+                Err(Fault(format!("nobody asked for the installation of a snapshot at {index}")))
+            }
         }
     }
 
