@@ -5,7 +5,8 @@
 //!    below the snapshot is ignored.
 //! 3. Open segments have no index in their names: they follow what was read before, in the order of their
 //!    counters. What a crash leaves at the end of the last one is dropped.
-//! 4. Only when all of this succeeded in memory, files are touched: open segments are closed, empty ones
+//! 4. A log that a snapshot took the place of is dropped: see `supersession`.
+//! 5. Only when all of this succeeded in memory, files are touched: open segments are closed, empty ones
 //!    removed, damaged ones set aside.
 //!
 //! Where this differs from the C library, it refuses instead of losing entries silently:
@@ -16,6 +17,7 @@
 //! | an open segment that ends inside a batch, or before its first | crashes or refuses | a torn tail |
 //! | an open segment with a batch of an unknown type | crashes | refuses |
 //! | two closed segments with one first index (cut-off truncation) | loses writes later | the shorter wins |
+//! | a log whose entry at the snapshot's index has another term (cut-off installation) | mixes them | drops the log |
 //! | a log of a later term than the metadata | starts, may vote twice | refuses |
 //!
 //! The price of the first rule: C writes requests that pile up as several batches in one go, so a power cut
@@ -125,6 +127,18 @@ impl Attempt {
     fn next_index(&self) -> Index {
         Index(self.first_index.0 + self.entries.len() as u64)
     }
+
+    /// Begins a new log behind the snapshot. The files of the old one go from the last one down, so that what a
+    /// crash leaves is dropped, too.
+    fn drop_log(&mut self, listing: &Listing, reason: &str) {
+        let Some((name, _)) = &self.snapshot else { return };
+        self.first_index = name.index.next();
+        self.entries.clear();
+        let open = listing.open.iter().rev().map(OpenName::to_string);
+        let closed = listing.closed.iter().rev().map(ClosedName::to_string);
+        self.repairs = open.chain(closed).map(Repair::Remove).collect();
+        self.notes.push(format!("dropped the log before snapshot {name}, which took its place: {reason}"));
+    }
 }
 
 /// Loads a directory; see the module.
@@ -222,6 +236,9 @@ impl Source<'_> {
             })?;
         }
         self.load_open(open, &mut attempt)?;
+        if let Some(reason) = supersession(&attempt, &listing.closed, &closed) {
+            attempt.drop_log(listing, &reason);
+        }
         check_log(&attempt)?;
         Ok(attempt)
     }
@@ -453,6 +470,30 @@ fn select_closed(closed: &mut Vec<ClosedName>, snapshot: SnapshotName, has_open:
         return Err(Damage::fatal(format!("closed segment {} is past last snapshot {snapshot}", closed[0])));
     }
     Ok(())
+}
+
+/// Whether the snapshot took the place of the whole log, and by what that shows. A snapshot contains only what is
+/// committed, so a log without its last entry has nothing behind it that is. An installation that was cut off
+/// leaves such a log. It must go before anything is appended: the next open segment would continue it.
+///
+/// Only closed segments can show it: of an open one it is not certain where it belongs.
+fn supersession(attempt: &Attempt, found: &[ClosedName], selected: &[ClosedName]) -> Option<String> {
+    let (name, _) = attempt.snapshot.as_ref()?;
+    if let (Some(last), true) = (found.last(), selected.is_empty()) {
+        return Some(format!("it ends at index {}", last.last));
+    }
+    if selected.last().is_some_and(|last| last.last >= name.index) {
+        let position = name.index.0.checked_sub(attempt.first_index.0);
+        let entry = position.and_then(|position| attempt.entries.get(position as usize));
+        if let Some(entry) = entry.filter(|entry| entry.term != name.term) {
+            return Some(format!("its entry {} has term {}", name.index, entry.term));
+        }
+    }
+    // Entries that begin right behind the snapshot, where the C library removed those before, or in an open
+    // segment. Terms only grow, except for a configuration that was forced upon the node.
+    let first = attempt.entries.first().filter(|_| attempt.first_index == name.index.next())?;
+    let older = first.term < name.term && first.kind != EntryKind::Change;
+    older.then(|| format!("its entry {} has term {}", attempt.first_index, first.term))
 }
 
 /// What must hold between snapshot and log.

@@ -252,8 +252,50 @@ fn a_log_that_does_not_reach_its_snapshot_is_refused() {
 }
 
 #[test]
-fn a_log_that_contradicts_its_snapshot_is_refused() {
-    let text = Built::new().closed_of(1, 1, 9).snapshot(2, 6, 1).refusal();
+fn a_log_that_a_snapshot_took_the_place_of_is_dropped() {
+    let old = || Built::new().closed_of(1, 1, 3);
+    for (dir, shows) in [
+        (old().snapshot(2, 6, 1), "it ends at index 3"),
+        (old().closed(4, 5).unused(1).snapshot(2, 6, 1), "it ends at index 5"),
+        (old().closed(4, 6).snapshot(2, 6, 1), "its entry 6 has term 1"),
+        (old().closed(4, 9).snapshot(2, 6, 1), "its entry 6 has term 1"),
+        (old().closed(4, 9).closed(10, 12).snapshot(2, 6, 1), "its entry 6 has term 1"),
+        (old().closed(4, 9).open(3, 10..=12, ZEROS).unused(4).snapshot(2, 6, 1), "its entry 6 has term 1"),
+        // What is left when the C library is cut off, which removes from the first one on.
+        (Built::new().closed(7, 9).snapshot(2, 6, 1), "its entry 7 has term 1"),
+        (Built::new().open(1, 7..=9, ZEROS).snapshot(2, 6, 1), "its entry 7 has term 1"),
+    ] {
+        let files = TestFs::new();
+        let images = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let (path, taken) = (dir.path().to_owned(), Arc::clone(&images));
+        files.before_each(move |operation| taken.lock().push((operation.to_owned(), image(&path))));
+        let directory = Directory::open_on(Arc::new(files.clone()), dir.path()).unwrap();
+        let loaded = directory.lock().unwrap().load(AutoRecovery::Off).unwrap();
+        files.before_each(|_| {});
+        let note = format!("dropped the log before snapshot snapshot-2-6-1, which took its place: {shows}");
+        assert_eq!(loaded.notes, [note]);
+        assert_eq!((loaded.first_index, loaded.entries.len()), (Index(7), 0));
+        // Nothing may stay: what is appended next would continue it.
+        assert_eq!(dir.files(), ["snapshot-2-6-1", "snapshot-2-6-1.meta"]);
+        for (operation, image) in std::mem::take(&mut *images.lock()) {
+            assert_eq!(Built(image).range(), (7, 6), "{shows}, before {operation}");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_has_the_last_entry_of_the_snapshot_stays() {
+    let forced = Built::new().snapshot(2, 6, 1);
+    let entry = Entry { kind: EntryKind::Change, ..entry(7) };
+    write_closed(&Disk, forced.path(), Index(7), &[entry]).unwrap();
+    assert_eq!(forced.range(), (7, 7), "a forced configuration");
+    assert_eq!(Built::new().closed_of(1, 1, 5).closed_of(2, 6, 9).snapshot(2, 6, 1).range(), (1, 9));
+    assert_eq!(Built::new().closed_of(3, 7, 9).snapshot(2, 6, 1).range(), (7, 9));
+}
+
+#[test]
+fn an_open_segment_that_contradicts_the_snapshot_is_refused() {
+    let text = Built::new().closed(1, 3).open(1, 4..=7, ZEROS).snapshot(2, 6, 1).refusal();
     assert!(text.starts_with("entry 6 has term 1, but snapshot snapshot-2-6-1"), "{text}");
 }
 

@@ -16,6 +16,7 @@ mod crc;
 mod directory;
 mod error;
 pub mod fs;
+mod install;
 mod list;
 mod load;
 mod metadata;
@@ -31,15 +32,18 @@ mod writer;
 
 pub use directory::{Directory, LockedDirectory};
 pub use error::Error;
+pub use install::InstallRequest;
 pub use load::{AutoRecovery, Loaded, LoadedSnapshot};
 pub use metadata::Metadata;
 pub use snapshot::{Compression, SnapshotContent};
-pub use snapshot_writer::SnapshotRequest;
+pub use snapshot_writer::{OnRead, SnapshotRequest};
 
 use crate::config::SEGMENT_SIZE;
 use crate::raft::{Entry, Index, Seq, ServerId, Term};
+use install::Install;
+use parking_lot::Mutex;
 use queue::{Queue, Request};
-use snapshot_writer::SnapshotWriter;
+use snapshot_writer::{Job, SnapshotWriter};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,6 +80,19 @@ pub enum Event {
         /// Why.
         error: Error,
     },
+    /// A snapshot has durably taken the place of the log, which goes on at the next index.
+    SnapshotInstalled {
+        /// Last index it contains.
+        index: Index,
+    },
+    /// A snapshot was not installed. Log and snapshots are as before. A failure that cannot promise this is
+    /// [`Failed`](Event::Failed).
+    SnapshotInstallFailed {
+        /// Last index it would have contained.
+        index: Index,
+        /// Why.
+        error: Error,
+    },
 }
 
 /// Receives events, on a thread of the store. It must not wait for the store.
@@ -98,7 +115,8 @@ impl Default for Options {
 /// as a crash would.
 pub struct Store {
     queue: Arc<Queue>,
-    snapshots: Option<Sender<SnapshotRequest>>,
+    /// Held while a job is given to both threads, so that they have them in the same order.
+    snapshots: Mutex<Option<Sender<Job>>>,
     cancelled: Arc<AtomicBool>,
     disk: Option<JoinHandle<Result<(), Error>>>,
     snap: Option<JoinHandle<()>>,
@@ -128,14 +146,13 @@ impl Store {
         let snapshot_writer = SnapshotWriter {
             fs: Arc::clone(&directory.fs),
             dir: directory.path.clone(),
-            queue: Arc::clone(&queue),
             on_event,
             cancelled: Arc::clone(&cancelled),
         };
-        let (snapshots, requests) = channel();
+        let (snapshots, jobs) = channel();
         let mut store = Store {
             queue,
-            snapshots: Some(snapshots),
+            snapshots: Mutex::new(Some(snapshots)),
             cancelled,
             disk: None,
             snap: None,
@@ -144,7 +161,7 @@ impl Store {
         let failed = |e: io::Error| Error::Disk(format!("start a disk thread: {e}"));
         let builder = |name: &str| std::thread::Builder::new().name(name.into());
         store.disk = Some(builder("dqlite/disk").spawn(move || writer.run()).map_err(failed)?);
-        let snap = builder("dqlite/snap").spawn(move || snapshot_writer.run(&requests)).map_err(failed)?;
+        let snap = builder("dqlite/snap").spawn(move || snapshot_writer.run(&jobs)).map_err(failed)?;
         store.snap = Some(snap);
         Ok(store)
     }
@@ -166,9 +183,33 @@ impl Store {
 
     /// Stores a snapshot, after those asked for before.
     pub fn store_snapshot(&self, request: SnapshotRequest) {
-        if let Some(snapshots) = &self.snapshots {
+        let (done, closed) = channel();
+        self.snapshot_job(Some(Request::CloseSegment { done }), Job::Store { request, closed });
+    }
+
+    /// Replaces the whole log by a snapshot, after all requests before this one; those after it wait. The next
+    /// entry is the one behind the snapshot. Reported as [`Event::SnapshotInstalled`].
+    pub fn install_snapshot(&self, request: InstallRequest) {
+        let (grant, granted) = channel();
+        let (give_back, returned) = channel();
+        let lend = Request::Lend { granted: grant, returned };
+        self.snapshot_job(Some(lend), Job::Install(Install { request, granted, returned: give_back }));
+    }
+
+    /// Reads the newest snapshot at `index`, after what was asked of the snapshot thread before. It is an error
+    /// if that has been replaced by newer ones.
+    pub fn read_snapshot(&self, index: Index, reply: OnRead) {
+        self.snapshot_job(None, Job::Read { index, reply });
+    }
+
+    fn snapshot_job(&self, request: Option<Request>, job: Job) {
+        let snapshots = self.snapshots.lock();
+        if let Some(request) = request {
+            self.request(request);
+        }
+        if let Some(snapshots) = &*snapshots {
             // The thread lives as long as this sender.
-            let _ = snapshots.send(request);
+            let _ = snapshots.send(job);
         }
     }
 
@@ -197,7 +238,7 @@ impl Store {
 
     fn end_snapshots(&mut self) {
         self.cancelled.store(true, Ordering::Relaxed);
-        self.snapshots = None;
+        *self.snapshots.lock() = None;
         if let Some(snap) = self.snap.take() {
             // A panic of the event receiver, which has no one left to be told to.
             let _ = snap.join();

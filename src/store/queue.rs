@@ -6,7 +6,7 @@ use super::segment::entry_size;
 use crate::raft::{Entry, Index, Seq, ServerId, Term};
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 
 /// Something the disk thread is to do.
 pub(super) enum Request {
@@ -27,6 +27,23 @@ pub(super) enum Request {
     /// Close the segment in use, and send once it and all before it are closed.
     CloseSegment {
         done: Sender<()>,
+    },
+    /// Close all segments, tell so, and serve nothing more until the log comes back.
+    Lend {
+        granted: Sender<()>,
+        returned: Receiver<Result<Returned, Error>>,
+    },
+}
+
+/// How the log comes back to the disk thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Returned {
+    /// As it was.
+    Unchanged,
+    /// Without entries.
+    Emptied {
+        /// Index of the next entry.
+        next_index: Index,
     },
 }
 

@@ -1,6 +1,6 @@
-//! The snapshot thread, `dqlite/snap`: writes snapshots one at a time and removes what they make superfluous.
-//! It owns the snapshot files and the closed segments behind the newest snapshot; the disk thread never
-//! touches those.
+//! The snapshot thread, `dqlite/snap`: writes snapshots one at a time, reads them for other servers, and removes
+//! what they make superfluous. It owns the snapshot files and the closed segments behind the newest snapshot; the
+//! disk thread never touches those. The rest of the log is its own only while [`super::install`] has it on loan.
 //!
 //! Order: the segment in use is closed (appends go on in the next one); `.meta`; the content; then old
 //! snapshots go, then old segments. Everything is durable before the next step, so nothing is removed before
@@ -8,8 +8,9 @@
 
 use super::error::Error;
 use super::fs::Fs;
+use super::install::Install;
 use super::list::{Listing, SnapshotName};
-use super::queue::{Queue, Request};
+use super::load::LoadedSnapshot;
 use super::snapshot::{self, Compression, SnapshotContent};
 use super::{Event, OnEvent};
 use crate::config::SNAPSHOTS_KEPT;
@@ -18,8 +19,8 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 
 /// A snapshot to be stored.
 pub struct SnapshotRequest {
@@ -33,74 +34,126 @@ pub struct SnapshotRequest {
     pub compression: Compression,
 }
 
+/// Receives a snapshot that was read, on the snapshot thread. It must not wait for the store.
+pub type OnRead = Box<dyn FnOnce(Result<LoadedSnapshot, Error>) + Send>;
+
+/// Something the snapshot thread is to do.
+pub(super) enum Job {
+    Store {
+        request: SnapshotRequest,
+        /// Sent once the segment that was in use when this was asked for is closed.
+        closed: Receiver<()>,
+    },
+    Install(Install),
+    Read {
+        index: Index,
+        reply: OnRead,
+    },
+}
+
 /// The state of the snapshot thread.
 pub(super) struct SnapshotWriter {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) dir: PathBuf,
-    pub(super) queue: Arc<Queue>,
     pub(super) on_event: Arc<OnEvent>,
     /// Set to give up a snapshot that is being written.
     pub(super) cancelled: Arc<AtomicBool>,
 }
 
 impl SnapshotWriter {
-    /// Serves requests until there is nobody left to send them.
-    pub(super) fn run(&self, requests: &Receiver<SnapshotRequest>) {
-        for request in requests {
-            let index = request.point.index;
-            let stored = catch_unwind(AssertUnwindSafe(|| self.store(&request)))
-                .unwrap_or_else(|_| Err(Error::Disk("the snapshot thread panicked".into())));
-            let event = match stored {
-                Ok(()) => Event::SnapshotStored { index, size_bytes: request.content.size() },
-                Err(error) => {
-                    tracing::warn!(%index, %error, "no snapshot");
-                    Event::SnapshotFailed { index, error }
-                }
-            };
-            (self.on_event)(event);
+    /// Serves jobs until there is nobody left to send them.
+    pub(super) fn run(&self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            match job {
+                Job::Store { request, closed } => self.store_guarded(&request, &closed),
+                Job::Install(install) => self.install(install),
+                Job::Read { index, reply } => reply(self.read_guarded(index)),
+            }
         }
     }
 
-    fn store(&self, request: &SnapshotRequest) -> Result<(), Error> {
+    fn store_guarded(&self, request: &SnapshotRequest, closed: &Receiver<()>) {
+        let index = request.point.index;
+        let stored = catch_unwind(AssertUnwindSafe(|| self.store(request, closed)))
+            .unwrap_or_else(|_| Err(Error::Disk("the snapshot thread panicked".into())));
+        (self.on_event)(match stored {
+            Ok(()) => Event::SnapshotStored { index, size_bytes: request.content.size() },
+            Err(error) => {
+                tracing::warn!(%index, %error, "no snapshot");
+                Event::SnapshotFailed { index, error }
+            }
+        });
+    }
+
+    fn store(&self, request: &SnapshotRequest, closed: &Receiver<()>) -> Result<(), Error> {
         let SnapshotRequest { point, content, trailing, compression } = request;
-        let (done, closed) = channel();
-        self.queue.push(Request::CloseSegment { done })?;
         closed.recv().map_err(|_| Error::Closed)?;
-        let name = self.name(point).map_err(|e| Error::disk("list", &self.dir, &e))?;
+        let name = self.name(point)?;
         let target = snapshot::Target { fs: &*self.fs, dir: &self.dir, name, cancelled: &self.cancelled };
         target.write(point, &**content, *compression).map_err(Error::Disk)?;
         // From here on the snapshot exists. What cannot be removed is only in the way, and tried again next
         // time.
-        if let Err(error) = self.remove_superfluous(point.index, *trailing) {
+        let removed = self.remove_old_snapshots().and_then(|()| self.remove_segments(point.index, *trailing));
+        if let Err(error) = removed {
             tracing::warn!(%error, dir = %self.dir.display(), "old snapshots or segments stay");
         }
         Ok(())
     }
 
-    /// A name that sorts behind every snapshot of the same index: the clock restarts with the machine.
-    fn name(&self, point: &SnapshotPoint) -> io::Result<SnapshotName> {
+    /// A name that sorts behind every other snapshot: start-up reads the last one. The clock restarts with the
+    /// machine, so of one index the time may have to be ahead of it.
+    pub(super) fn name(&self, point: &SnapshotPoint) -> Result<SnapshotName, Error> {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let now_ms = now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000;
-        let listing = Listing::scan(&*self.fs, &self.dir)?;
-        let same =
-            listing.snapshots.iter().rfind(|name| (name.term, name.index) == (point.term, point.index));
-        let timestamp_ms = same.map_or(now_ms, |name| now_ms.max(name.timestamp_ms + 1));
-        Ok(SnapshotName { term: point.term, index: point.index, timestamp_ms })
+        let listing = Listing::scan(&*self.fs, &self.dir).map_err(|e| Error::disk("list", &self.dir, &e))?;
+        let mut name = SnapshotName { term: point.term, index: point.index, timestamp_ms: now_ms };
+        match listing.snapshots.last() {
+            Some(last) if (last.term, last.index) == (name.term, name.index) => {
+                name.timestamp_ms = now_ms.max(last.timestamp_ms.saturating_add(1));
+            }
+            // A log whose terms go down has this at the entry of a forced configuration.
+            Some(last) if *last > name => {
+                return Err(Error::Disk(format!("{last} would count as newer than a snapshot of {name}")));
+            }
+            _ => {}
+        }
+        Ok(name)
     }
 
-    fn remove_superfluous(&self, index: Index, trailing: u64) -> io::Result<()> {
+    pub(super) fn remove_old_snapshots(&self) -> io::Result<()> {
         let listing = Listing::scan(&*self.fs, &self.dir)?;
         let old = listing.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
         for name in &listing.snapshots[..old] {
             self.fs.remove(&self.dir.join(name.meta()))?;
             self.fs.remove(&self.dir.join(name.to_string()))?;
         }
-        // The entries behind the snapshot that are kept begin here.
+        self.fs.sync_dir(&self.dir)
+    }
+
+    /// Removes the segments whose entries are all behind the trailing ones.
+    fn remove_segments(&self, index: Index, trailing: u64) -> io::Result<()> {
         let first_kept = Index((index.0 + 1).saturating_sub(trailing));
+        let listing = Listing::scan(&*self.fs, &self.dir)?;
         for name in listing.closed.iter().take_while(|name| name.last < first_kept) {
             self.fs.remove(&self.dir.join(name.to_string()))?;
         }
         self.fs.sync_dir(&self.dir)
+    }
+
+    fn read_guarded(&self, index: Index) -> Result<LoadedSnapshot, Error> {
+        catch_unwind(AssertUnwindSafe(|| self.read(index)))
+            .unwrap_or_else(|_| Err(Error::Disk("the snapshot thread panicked".into())))
+    }
+
+    fn read(&self, index: Index) -> Result<LoadedSnapshot, Error> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
+        let listing = Listing::scan(&*self.fs, &self.dir).map_err(|e| Error::disk("list", &self.dir, &e))?;
+        let name = listing.snapshots.iter().rfind(|name| name.index == index);
+        let name = name.ok_or_else(|| Error::Disk(format!("there is no snapshot at {index} any more")))?;
+        let (point, content) = snapshot::read(&*self.fs, &self.dir, *name).map_err(Error::Disk)?;
+        Ok(LoadedSnapshot { point, content })
     }
 }
 

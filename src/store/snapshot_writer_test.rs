@@ -7,7 +7,7 @@ use crate::store::{AutoRecovery, Directory, Loaded, Options, Store};
 use parking_lot::Mutex;
 use std::io::Write;
 use std::path::Path;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 const SEGMENT_SIZE: usize = 4096;

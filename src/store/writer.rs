@@ -21,7 +21,7 @@ use super::fs::Fs;
 use super::list::ClosedName;
 use super::metadata::Metadata;
 use super::prepare::{Close, Segments, Spare};
-use super::queue::{Queue, Request, Taken, queued_size};
+use super::queue::{Queue, Request, Returned, Taken, queued_size};
 use super::segment::{BATCH_HEADER_SIZE, FORMAT, HEADER_SIZE, encode_batch, entry_size};
 use super::truncate::truncate;
 use super::{Event, OnEvent};
@@ -31,6 +31,7 @@ use bytes::BufMut;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
 
 /// The segment that is being written; something always is in it.
 struct Current {
@@ -147,6 +148,10 @@ impl Writer {
                 self.segments.notify(done);
                 Ok(())
             }
+            Request::Lend { granted, returned } => {
+                self.flush()?;
+                self.lend(&granted, &returned)
+            }
         }
     }
 
@@ -256,6 +261,24 @@ impl Writer {
         self.segments.settle()?;
         truncate(&*self.fs, &self.dir, from)?;
         self.next_index = from;
+        Ok(())
+    }
+
+    /// Leaves the log to the snapshot thread until it is done with it.
+    fn lend(
+        &mut self,
+        granted: &Sender<()>,
+        returned: &Receiver<Result<Returned, Error>>,
+    ) -> Result<(), Error> {
+        self.close_current();
+        self.segments.settle()?;
+        // Whoever does not listen any more does not send an answer either.
+        let _ = granted.send(());
+        let lost = |_| Error::Disk("the snapshot thread ended while it had the log".into());
+        match returned.recv().map_err(lost)?? {
+            Returned::Unchanged => {}
+            Returned::Emptied { next_index } => self.next_index = next_index,
+        }
         Ok(())
     }
 
