@@ -8,11 +8,12 @@ use super::{Raft, Standing};
 impl Raft {
     pub(super) fn persisted(&mut self, seq: Seq, out: &mut Outputs) -> Result<(), StepError> {
         self.persistence.acknowledge(seq)?;
+        // Before anything is committed, or the databases are ahead of the snapshot when it is captured.
+        self.take_snapshot_if_due(out);
         self.count_votes(out);
         self.commit_by_counting(out);
         self.confirm_reads(out);
         self.time_out_target(out);
-        self.take_snapshot_if_due(out);
         Ok(())
     }
 

@@ -6,6 +6,8 @@
 //! * A server that is no voter in its own configuration gives votes (dissertation 4.2.2); C refuses. The
 //!   candidate decides whose votes count. Otherwise a promotion that only the leader's disk holds when it
 //!   restarts leaves two voters of which one refuses for ever.
+//! * A voter that a change makes a non-voter may lead until that change is committed (dissertation 4.2.2); in C
+//!   only while it does lead. Otherwise it may be the only one to have that change, and refuse all others.
 //! * A candidate that hears from nobody goes back to pre-vote; C keeps raising its term. So only the first
 //!   election after TimeoutNow disrupts a leader, which the lease relies on.
 //! * A refused pre-vote tells a responder's higher term. In C two servers can refuse each other for ever, one
@@ -20,6 +22,7 @@ use super::leader::Leader;
 use super::log::Log;
 use super::message::{Message, RequestVote, RequestVoteResult, TimeoutNow};
 use super::output::{Output, Outputs, Refusal, State};
+use super::planted::Bug;
 use super::types::{Index, Seq, ServerId, Term, Time};
 use crate::config::HASTY_CAMPAIGNS_MAX;
 use std::collections::BTreeSet;
@@ -68,8 +71,16 @@ impl Raft {
 
     /// When this server campaigns, if it may: only a voter does (dissertation 4.2.1), and nobody without a disk.
     pub(super) fn election_deadline(&self) -> Option<Time> {
-        let voter = self.configurations.current().is_voter(self.options.id);
-        (voter && !self.persistence.has_failed()).then_some(self.timer.fires_at)
+        (self.may_lead() && !self.persistence.has_failed()).then_some(self.timer.fires_at)
+    }
+
+    /// Voters may lead, and whoever is a voter until the newest change is committed: it may be the only one to
+    /// have that change, and too long a log to vote for anybody else (dissertation 4.2.2).
+    fn may_lead(&self) -> bool {
+        let committed = self.configurations.current_index() <= self.commit_index;
+        let id = self.options.id;
+        self.configurations.current().is_voter(id)
+            || (!committed && self.configurations.previous().is_voter(id))
     }
 
     /// A random timeout, so that candidates seldom meet (dissertation 3.4).
@@ -351,7 +362,7 @@ impl Raft {
 
     /// Whether a vote would endanger a leader, or the lease it may hold (dissertation 4.2.3, 6.4.1).
     fn protects_leader(&self) -> bool {
-        if self.now < self.vote_window_end() {
+        if self.now < self.vote_window_end() && !self.has(Bug::NoPromise) {
             return true;
         }
         match &self.standing {

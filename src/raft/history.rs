@@ -23,6 +23,11 @@ impl ConfigurationHistory {
         self.entries.back().map_or(&NO_SERVERS, |(_, configuration)| configuration)
     }
 
+    /// The configuration before the one in force.
+    pub fn previous(&self) -> &Configuration {
+        self.entries.iter().rev().nth(1).map_or(&NO_SERVERS, |(_, configuration)| configuration)
+    }
+
     /// Where the configuration in force stands in the log; 0 without any.
     pub fn current_index(&self) -> Index {
         self.entries.back().map_or(Index(0), |(position, _)| *position)

@@ -30,6 +30,7 @@ pub mod message;
 mod options;
 pub mod output;
 mod persistence;
+mod planted;
 mod progress;
 mod replication;
 mod rng;
@@ -43,6 +44,8 @@ pub use input::{Change, Input, Peer, SnapshotPoint, Start};
 pub use message::Message;
 pub use options::{Options, TrailingStrategy};
 pub use output::{Output, Outputs, Refusal, State};
+#[doc(hidden)]
+pub use planted::Bug;
 pub use types::{Entry, EntryKind, Index, Role, Seq, ServerId, Stamp, Term, Time, Token};
 
 use election::{Candidate, ElectionTimer, Follower, TERM_MAX};
@@ -82,6 +85,8 @@ pub struct Raft {
     applied_index: Index,
     snapshots: SnapshotSchedule,
     installation: Option<Installation>,
+    #[cfg(feature = "planted-bugs")]
+    bug: Option<Bug>,
 }
 
 /// The Raft state with the data that lives only as long as it (dissertation figure 3.3).
@@ -148,6 +153,8 @@ impl Raft {
             applied_index: Index(0),
             snapshots: SnapshotSchedule::default(),
             installation: None,
+            #[cfg(feature = "planted-bugs")]
+            bug: None,
         }
     }
 

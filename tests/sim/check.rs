@@ -1,0 +1,199 @@
+//! What must always hold, seen from outside all servers (dissertation figure 3.2).
+
+use crate::disk::Disk;
+use dqlite::raft::{Configuration, Entry, EntryKind, Index, Raft, ServerId, Term};
+use std::collections::BTreeMap;
+
+type Verdict = Result<(), String>;
+
+/// An entry that was committed, and the term of the server that was first to say so.
+#[derive(Debug, Clone)]
+struct Committed {
+    entry: Entry,
+    term: Term,
+}
+
+/// What an entry was when it was appended first anywhere.
+#[derive(Debug, Clone)]
+struct Appended {
+    entry: Entry,
+    previous: Option<Term>,
+    /// The only server that appended it, if there is only one.
+    alone: Option<usize>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Checker {
+    leaders: BTreeMap<Term, usize>,
+    appended: BTreeMap<(Index, Term), Appended>,
+    committed: Vec<Committed>,
+    votes: BTreeMap<(usize, Term), ServerId>,
+}
+
+impl Checker {
+    /// Entries every server begins with are committed.
+    pub fn new(bootstrap: &[Entry]) -> Checker {
+        let committed = bootstrap.iter().map(|entry| Committed { entry: entry.clone(), term: entry.term });
+        Checker { committed: committed.collect(), ..Checker::default() }
+    }
+
+    /// The committed commands, in order.
+    pub fn list(&self) -> Vec<u64> {
+        self.committed.iter().filter_map(|committed| value_of(&committed.entry)).collect()
+    }
+
+    pub fn highest_term(&self) -> Term {
+        self.leaders.keys().next_back().copied().unwrap_or(Term(0))
+    }
+
+    /// Election safety: one leader a term. Leader completeness: it has everything committed before its term.
+    pub fn became_leader(&mut self, node: usize, raft: &Raft) -> Verdict {
+        let status = raft.status();
+        let term = status.term;
+        if let Some(other) = self.leaders.insert(term, node)
+            && other != node
+        {
+            return Err(format!(
+                "election safety: servers {} and {} lead in term {term}",
+                other + 1,
+                node + 1
+            ));
+        }
+        for (position, committed) in self.committed.iter().enumerate() {
+            let index = Index(position as u64 + 1);
+            if committed.term >= term || index < status.first_index || index <= status.snapshot_index {
+                continue;
+            }
+            if raft.entry(index) != Some(&committed.entry) {
+                return Err(format!(
+                    "leader completeness: leader {} of term {term} lacks entry {index}, committed in term {}",
+                    node + 1,
+                    committed.term
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// One vote a term, restarts or not.
+    pub fn voted(&mut self, node: usize, term: Term, candidate: ServerId) -> Verdict {
+        match self.votes.insert((node, term), candidate) {
+            Some(other) if other != candidate => {
+                Err(format!("server {} voted for {other} and for {candidate} in term {term}", node + 1))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Log matching: index and term determine the entry and all before it.
+    pub fn appended(
+        &mut self,
+        node: usize,
+        first: Index,
+        entries: &[Entry],
+        before: Option<Term>,
+    ) -> Verdict {
+        let mut previous = before;
+        for (index, entry) in (first.0..).map(Index).zip(entries) {
+            let known = self.appended.entry((index, entry.term)).or_insert_with(|| Appended {
+                entry: entry.clone(),
+                previous,
+                alone: Some(node),
+            });
+            if known.alone == Some(node) {
+                // A server that is a cluster by itself stays in its term when it restarts, and may have lost
+                // entries. Nobody else may have seen them.
+                *known = Appended { entry: entry.clone(), previous, alone: Some(node) };
+            } else {
+                known.alone = None;
+            }
+            let differs = known.entry != *entry
+                || (known.previous.is_some() && previous.is_some() && known.previous != previous);
+            if differs {
+                return Err(format!(
+                    "log matching: server {} appended another entry {index} of term {}",
+                    node + 1,
+                    entry.term
+                ));
+            }
+            known.previous = known.previous.or(previous);
+            previous = Some(entry.term);
+        }
+        Ok(())
+    }
+
+    /// At most one change of the configuration is uncommitted when a leader makes one.
+    pub fn changed(&self, raft: &Raft, first: Index) -> Verdict {
+        let status = raft.status();
+        let older = (status.commit_index.0 + 1..first.0).map(Index);
+        for index in older {
+            if raft.entry(index).is_some_and(|entry| entry.kind == EntryKind::Change) {
+                return Err(format!("a change was made at {first} while the one at {index} is uncommitted"));
+            }
+        }
+        Ok(())
+    }
+
+    /// State machine safety: everybody applies the same; and what a leader commits is durable on a quorum.
+    pub fn committed(
+        &mut self,
+        node: usize,
+        raft: &Raft,
+        from: Index,
+        up_to: Index,
+        configuration: &Configuration,
+        disks: &[&Disk],
+        leads: bool,
+    ) -> Verdict {
+        let term = raft.status().term;
+        for index in (from.0..=up_to.0).map(Index) {
+            let Some(entry) = raft.entry(index) else {
+                return Err(format!("server {} committed {index} and does not have it", node + 1));
+            };
+            match self.committed.get(index.0 as usize - 1) {
+                Some(known) if known.entry == *entry => {}
+                Some(known) => {
+                    return Err(format!(
+                        "state machine safety: server {} committed another entry {index}: {entry:?}, not {:?}",
+                        node + 1,
+                        known.entry
+                    ));
+                }
+                None if self.committed.len() as u64 + 1 == index.0 => {
+                    self.committed.push(Committed { entry: entry.clone(), term });
+                }
+                None => return Err(format!("server {} skipped entries before {index}", node + 1)),
+            }
+        }
+        if leads {
+            return durable_on_a_quorum(raft, configuration, up_to, disks);
+        }
+        Ok(())
+    }
+
+    /// A snapshot contains what was committed.
+    pub fn installed(&self, node: usize, list: &[u64]) -> Verdict {
+        if self.list().starts_with(list) {
+            return Ok(());
+        }
+        Err(format!("server {} installed a snapshot of something else", node + 1))
+    }
+}
+
+fn durable_on_a_quorum(raft: &Raft, configuration: &Configuration, index: Index, disks: &[&Disk]) -> Verdict {
+    let Some(entry) = raft.entry(index) else { return Ok(()) };
+    let holders = configuration.voters().filter(|voter| {
+        disks.get(voter.id.0 as usize - 1).is_some_and(|disk| disk.holds(index.0, entry.term))
+    });
+    let holders = holders.count();
+    if holders < configuration.quorum() {
+        return Err(format!("entry {index} was committed when {holders} voters had it on disk"));
+    }
+    Ok(())
+}
+
+/// What a command appends to the list.
+pub fn value_of(entry: &Entry) -> Option<u64> {
+    let bytes = <[u8; 8]>::try_from(&entry.payload[..]).ok()?;
+    (entry.kind == EntryKind::Command).then_some(u64::from_le_bytes(bytes))
+}

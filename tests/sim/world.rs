@@ -1,0 +1,947 @@
+//! The world: servers with clocks and disks, a network, clients, an administrator, and what goes wrong. Events
+//! happen one after the other in the order of their time; nothing depends on anything but the seed.
+
+use crate::check::{Checker, value_of};
+use crate::disk::{Disk, Done, Request};
+use crate::history::{History, Operation, Outcome};
+use crate::random::Random;
+use crate::settings::{Settings, address_of, id_of, node_of};
+use bytes::Bytes;
+use dqlite::raft::message::{AppendEntriesResult, Features, InstallSnapshot, RequestVote, RequestVoteResult};
+use dqlite::raft::{
+    Bug, Change, Configuration, Entry, EntryKind, Index, Input, Message, Output, Outputs, Peer, Raft,
+    Refusal, Role, Seq, Server, ServerId, SnapshotPoint, State, Term, Time, Token,
+};
+use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt::Write;
+
+/// Longest time after the last fault in which everything must be well again.
+const RECOVERY_US: u64 = 60_000_000;
+
+#[derive(Debug, Clone)]
+enum Event {
+    Tick { node: usize, life: u64, generation: u64 },
+    Deliver { from: usize, to: usize, message: Message },
+    ConnectionLost { node: usize, leader: usize },
+    Unreachable { node: usize, life: u64, peer: usize },
+    Synced { node: usize, life: u64 },
+    SnapshotWritten { node: usize, life: u64, point: SnapshotPoint, list: Vec<u64> },
+    Client { client: usize },
+    Ask { client: usize, number: usize, node: usize },
+    GiveUp { client: usize, number: usize },
+    Admin,
+    Fault,
+    Restart { node: usize },
+    Recover,
+    CheckRecovery,
+}
+
+/// A process, its clock, and what it has in memory.
+struct Node {
+    raft: Option<Raft>,
+    disk: Disk,
+    /// Counts restarts: what was meant for an earlier process is lost.
+    life: u64,
+    generation: u64,
+    /// What the clock shows is `offset_us` plus the true time, at this rate in parts in a million.
+    rate: u64,
+    offset_us: u64,
+    paused_until: u64,
+    /// The state machine.
+    list: Vec<u64>,
+    applied: u64,
+    configuration: Configuration,
+    /// Messages that wait for the disk.
+    held: Vec<(Seq, usize, Message)>,
+    durable: Seq,
+    /// Requests of clients, by token.
+    asked: BTreeMap<Token, usize>,
+    state: State,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Of everything that happened.
+    pub hash: u64,
+    pub events: u64,
+    pub appends: u64,
+    pub reads: u64,
+    pub leaders: u64,
+    pub changes: u64,
+    pub transfers: u64,
+    pub installations: u64,
+    pub simulated_us: u64,
+}
+
+impl Summary {
+    pub fn add(&mut self, other: &Summary) {
+        self.hash ^= other.hash;
+        self.events += other.events;
+        self.appends += other.appends;
+        self.reads += other.reads;
+        self.leaders += other.leaders;
+        self.changes += other.changes;
+        self.transfers += other.transfers;
+        self.installations += other.installations;
+        self.simulated_us += other.simulated_us;
+    }
+}
+
+pub struct World {
+    random: Random,
+    settings: Settings,
+    now: u64,
+    order: u64,
+    events: BinaryHeap<std::cmp::Reverse<(u64, u64, usize)>>,
+    /// The events by number; an event is taken when its time has come.
+    bodies: Vec<Option<Event>>,
+    free: Vec<usize>,
+    nodes: Vec<Node>,
+    /// Until when nothing gets from one server to another.
+    blocked: Vec<Vec<u64>>,
+    checker: Checker,
+    history: History,
+    next_value: u64,
+    next_token: u64,
+    /// The client whose turn it is waits for this operation.
+    waits: Vec<Option<usize>>,
+    leader_hint: usize,
+    faults_end: u64,
+    recovering: bool,
+    probe: Option<usize>,
+    summary: Summary,
+    bug: Option<Bug>,
+    failure: Option<String>,
+    pub trace: Option<Vec<String>>,
+}
+
+macro_rules! trace {
+    ($world:expr, $($arg:tt)*) => {
+        if $world.trace.is_some() {
+            let line = format!("{:>12.3} ms  {}", $world.now as f64 / 1000.0, format_args!($($arg)*));
+            $world.trace.as_mut().unwrap().push(line);
+        }
+    };
+}
+
+impl World {
+    pub fn new(seed: u64, seconds: u64, bug: Option<Bug>, traced: bool) -> World {
+        let mut random = Random::new(seed);
+        let settings = Settings::draw(&mut random, seconds);
+        let founders = if settings.together { settings.nodes } else { 1 };
+        let servers = (0..founders)
+            .map(|n| Server { id: id_of(n), address: address_of(n), role: Role::Voter })
+            .collect();
+        let payload = Configuration { servers }.encode();
+        let bootstrap = vec![Entry { term: Term(1), kind: EntryKind::Change, payload }];
+        let nodes = (0..settings.nodes)
+            .map(|n| {
+                Node::new(if n < founders { bootstrap.clone() } else { Vec::new() }, &settings, &mut random)
+            })
+            .collect();
+        let mut world = World {
+            now: 0,
+            order: 0,
+            events: BinaryHeap::new(),
+            bodies: Vec::new(),
+            free: Vec::new(),
+            nodes,
+            blocked: vec![vec![0; settings.nodes]; settings.nodes],
+            checker: Checker::new(&bootstrap),
+            history: History::default(),
+            next_value: 1,
+            next_token: 1,
+            waits: vec![None; settings.clients],
+            leader_hint: 0,
+            faults_end: settings.duration_us,
+            recovering: false,
+            probe: None,
+            summary: Summary::default(),
+            bug,
+            failure: None,
+            trace: traced.then(Vec::new),
+            random,
+            settings,
+        };
+        trace!(world, "{:?}", world.settings);
+        for node in 0..world.nodes.len() {
+            world.boot(node);
+        }
+        for client in 0..world.settings.clients {
+            world.schedule(1000 + client as u64, Event::Client { client });
+        }
+        world.schedule(world.settings.election_ms * 3000, Event::Fault);
+        if world.settings.admin_us.1 > 0 {
+            world.schedule(world.settings.election_ms * 2000, Event::Admin);
+        }
+        world.schedule(world.faults_end, Event::Recover);
+        world
+    }
+
+    /// Runs to the end, or to the first thing that must not be.
+    pub fn run(&mut self) -> Result<Summary, String> {
+        while self.failure.is_none() {
+            let Some(std::cmp::Reverse((time, _, number))) = self.events.pop() else { break };
+            let Some(event) = self.bodies[number].take() else { continue };
+            self.free.push(number);
+            self.now = time;
+            self.summary.events += 1;
+            if !self.recovering || !matches!(event, Event::Fault | Event::Admin) {
+                self.happen(event);
+            }
+        }
+        if self.failure.is_none()
+            && let Err(why) = self.history.check(&self.checker.list())
+        {
+            self.fail(why);
+        }
+        self.summary.simulated_us = self.now;
+        (self.summary.appends, self.summary.reads) = self.history.successes();
+        match self.failure.take() {
+            Some(why) => Err(why),
+            None => Ok(self.summary.clone()),
+        }
+    }
+
+    fn fail(&mut self, why: String) {
+        trace!(self, "FAILED: {why}");
+        self.failure.get_or_insert(why);
+    }
+
+    fn judge(&mut self, verdict: Result<(), String>) {
+        if let Err(why) = verdict {
+            self.fail(why);
+        }
+    }
+
+    fn schedule(&mut self, delay: u64, event: Event) {
+        self.schedule_at(self.now + delay, event);
+    }
+
+    fn schedule_at(&mut self, time: u64, event: Event) {
+        let number = self.free.pop().unwrap_or(self.bodies.len());
+        if number == self.bodies.len() {
+            self.bodies.push(None);
+        }
+        self.bodies[number] = Some(event);
+        self.order += 1;
+        self.events.push(std::cmp::Reverse((time, self.order, number)));
+    }
+
+    fn mix(&mut self, value: u64) {
+        self.summary.hash = (self.summary.hash ^ value).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
+    }
+
+    // ---- events ----
+
+    fn happen(&mut self, event: Event) {
+        if let Some(node) = event.node() {
+            let resume = self.nodes[node].paused_until;
+            if resume > self.now {
+                self.schedule_at(resume, event);
+                return;
+            }
+        }
+        let alive = |world: &World, node: usize, life: u64| {
+            world.nodes[node].life == life && world.nodes[node].raft.is_some()
+        };
+        match event {
+            Event::Tick { node, life, generation } => {
+                if alive(self, node, life) && self.nodes[node].generation == generation {
+                    self.step(node, Input::Tick);
+                }
+            }
+            Event::Deliver { from, to, message } => self.deliver(from, to, message),
+            Event::ConnectionLost { node, leader } => {
+                self.step(node, Input::ConnectionLost { leader: id_of(leader) });
+            }
+            Event::Unreachable { node, life, peer } => {
+                if alive(self, node, life) {
+                    self.step(node, Input::PeerUnreachable { id: id_of(peer) });
+                }
+            }
+            Event::Synced { node, life } => {
+                if alive(self, node, life) {
+                    self.synced(node);
+                }
+            }
+            Event::SnapshotWritten { node, life, point, list } => {
+                if alive(self, node, life) {
+                    let index = point.index;
+                    let trailing = self.settings.trailing;
+                    self.nodes[node].disk.store_snapshot(point, list, trailing);
+                    self.step(node, Input::SnapshotTaken { index, size_bytes: 100 });
+                }
+            }
+            Event::Client { client } => self.client(client),
+            Event::Ask { client, number, node } => self.ask(client, number, node),
+            Event::GiveUp { client, number } => {
+                if self.waits[client] == Some(number) {
+                    trace!(self, "client {client} gives up on {number}");
+                    self.client_is_free(client);
+                }
+            }
+            Event::Admin => self.admin(),
+            Event::Fault => self.fault(),
+            Event::Restart { node } => {
+                if self.nodes[node].raft.is_none() {
+                    self.boot(node);
+                }
+            }
+            Event::Recover => self.recover(),
+            Event::CheckRecovery => self.check_recovery(),
+        }
+    }
+
+    /// Passes one input to a server and carries out what it wants.
+    fn step(&mut self, node: usize, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let now = self.local_time(node);
+            let Some(raft) = &mut self.nodes[node].raft else { return };
+            let mut outputs = Outputs::new();
+            let result = raft.step(now, input, &mut outputs);
+            let status = raft.status();
+            let state = [status.term.0, status.last_index.0, status.commit_index.0, outputs.len() as u64];
+            for value in state.into_iter().chain([node as u64, now.0]) {
+                self.mix(value);
+            }
+            if let Err(error) = result {
+                self.fail(format!("server {} refused an input: {error}", node + 1));
+            }
+            for output in outputs {
+                self.carry_out(node, output, &mut inputs);
+                if self.failure.is_some() {
+                    return;
+                }
+            }
+        }
+        self.check_leases();
+        self.start_sync(node);
+        self.schedule_tick(node);
+    }
+
+    fn schedule_tick(&mut self, node: usize) {
+        let (now, server) = (self.now, &mut self.nodes[node]);
+        let Some(deadline) = server.raft.as_ref().and_then(Raft::deadline) else { return };
+        server.generation += 1;
+        let (life, generation) = (server.life, server.generation);
+        let time = server.true_time(deadline).max(now + 1);
+        self.schedule_at(time, Event::Tick { node, life, generation });
+    }
+
+    fn local_time(&self, node: usize) -> Time {
+        self.nodes[node].local_time(self.now)
+    }
+
+    fn carry_out(&mut self, node: usize, output: Output, inputs: &mut Vec<Input>) {
+        if self.trace.is_some()
+            && let Some(line) = describe(&output)
+        {
+            trace!(self, "server {}: {line}", node + 1);
+        }
+        match output {
+            Output::PersistVote { term, voted_for, seq } => {
+                self.nodes[node].disk.queue.push_back(Request::Vote { term, voted_for, seq });
+            }
+            Output::Append { first_index, entries, seq } => self.append(node, first_index, entries, seq),
+            Output::Truncate { from, seq } => {
+                self.nodes[node].disk.queue.push_back(Request::Truncate { from, seq });
+            }
+            Output::Send { to, message, after, .. } => match after {
+                Some(seq) if seq > self.nodes[node].durable => {
+                    self.nodes[node].held.push((seq, node_of(to), message));
+                }
+                _ => self.send(node, node_of(to), message),
+            },
+            Output::SendSnapshot { to, term, index, .. } => {
+                let ok = self.send_snapshot(node, node_of(to), term, index);
+                inputs.push(Input::SnapshotSent { to, ok });
+            }
+            Output::InstallSnapshot { snapshot: point, data } => {
+                let list = data.chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect();
+                self.nodes[node].disk.queue.push_back(Request::Install { point, list });
+            }
+            Output::Commit { up_to } => self.commit(node, up_to, inputs),
+            Output::Complete { token, result } => self.complete(node, token, result),
+            Output::TakeSnapshot { index, term, configuration, configuration_index } => {
+                let point = SnapshotPoint { index, term, configuration, configuration_index };
+                let (life, list) = (self.nodes[node].life, self.nodes[node].list.clone());
+                let delay = self.random.between(1000, 50_000);
+                self.schedule(delay, Event::SnapshotWritten { node, life, point, list });
+            }
+            Output::RoleChanged { state, .. } => {
+                let led = std::mem::replace(&mut self.nodes[node].state, state) == State::Leader;
+                if state == State::Leader && !led {
+                    self.summary.leaders += 1;
+                    self.leader_hint = node;
+                    let raft = self.nodes[node].raft.as_ref().unwrap();
+                    let verdict = self.checker.became_leader(node, raft);
+                    self.judge(verdict);
+                }
+            }
+            Output::ConfigurationChanged { configuration } => self.nodes[node].configuration = configuration,
+            Output::Accepted { .. } => {}
+        }
+    }
+
+    fn append(&mut self, node: usize, first: Index, entries: Vec<Entry>, seq: Seq) {
+        let server = &self.nodes[node];
+        let raft = server.raft.as_ref().unwrap();
+        let previous = Index(first.0 - 1);
+        let before = match &server.disk.snapshot {
+            _ if previous == Index(0) => Some(Term(0)),
+            Some((point, _)) if point.index == previous => Some(point.term),
+            _ => raft.entry(previous).map(|entry| entry.term),
+        };
+        let verdict = self.checker.appended(node, first, &entries, before);
+        let changes = entries.iter().any(|entry| entry.kind == EntryKind::Change);
+        let verdict = match verdict {
+            Ok(()) if changes && server.state == State::Leader => self.checker.changed(raft, first),
+            verdict => verdict,
+        };
+        self.judge(verdict);
+        self.nodes[node].disk.queue.push_back(Request::Append { first, entries, seq });
+    }
+
+    fn commit(&mut self, node: usize, up_to: Index, inputs: &mut Vec<Input>) {
+        let server = &self.nodes[node];
+        let raft = server.raft.as_ref().unwrap();
+        let disks: Vec<&Disk> = self.nodes.iter().map(|node| &node.disk).collect();
+        let from = Index(server.applied + 1);
+        let leads = server.state == State::Leader;
+        let verdict = self.checker.committed(node, raft, from, up_to, &server.configuration, &disks, leads);
+        let values: Vec<u64> =
+            (from.0..=up_to.0).filter_map(|index| raft.entry(Index(index)).and_then(value_of)).collect();
+        self.judge(verdict);
+        let server = &mut self.nodes[node];
+        server.list.extend(values);
+        server.applied = up_to.0;
+        inputs.push(Input::Applied { index: up_to });
+    }
+
+    fn start_sync(&mut self, node: usize) {
+        let disk = &mut self.nodes[node].disk;
+        if disk.syncing > 0 || disk.queue.is_empty() {
+            return;
+        }
+        disk.syncing = disk.queue.len();
+        let (low, high) = self.settings.sync_us;
+        let mut delay = self.random.between(low, high);
+        if self.random.permille(5) {
+            delay *= 20;
+        }
+        let life = self.nodes[node].life;
+        self.schedule(delay, Event::Synced { node, life });
+    }
+
+    fn synced(&mut self, node: usize) {
+        for done in self.nodes[node].disk.finish_sync() {
+            match done {
+                Done::Persisted(seq) => {
+                    self.nodes[node].durable = seq;
+                    let held = std::mem::take(&mut self.nodes[node].held);
+                    for (after, to, message) in held {
+                        if after <= seq {
+                            self.send(node, to, message);
+                        } else {
+                            self.nodes[node].held.push((after, to, message));
+                        }
+                    }
+                    self.step(node, Input::Persisted { seq });
+                }
+                Done::Installed(index, list) => {
+                    self.summary.installations += 1;
+                    let verdict = self.checker.installed(node, &list);
+                    self.judge(verdict);
+                    self.nodes[node].list = list;
+                    self.nodes[node].applied = index.0;
+                    self.step(node, Input::SnapshotInstalled { index, ok: true });
+                }
+            }
+        }
+        self.start_sync(node);
+    }
+
+    // ---- network ----
+
+    fn send(&mut self, from: usize, to: usize, message: Message) {
+        let message = if self.settings.plain[from] { as_plain(message) } else { message };
+        if let Message::RequestVoteResult(RequestVoteResult {
+            term,
+            granted: true,
+            pre_vote: Some(false),
+            ..
+        }) = message
+        {
+            let verdict = self.checker.voted(from, term, id_of(to));
+            self.judge(verdict);
+        }
+        let snapshot = matches!(message, Message::InstallSnapshot(_));
+        let lost = self.blocked[from][to] > self.now || self.random.permille(self.settings.loss);
+        if lost && !self.recovering {
+            // A stream that loses something breaks, and one end may notice.
+            if snapshot || self.random.permille(500) {
+                let life = self.nodes[from].life;
+                let delay = self.random.between(100, 20_000);
+                self.schedule(delay, Event::Unreachable { node: from, life, peer: to });
+            }
+            return;
+        }
+        let copies = if self.random.permille(self.settings.duplication) { 2 } else { 1 };
+        for _ in 0..copies {
+            let (low, high) = self.settings.delay_us;
+            let mut delay = self.random.between(low, high);
+            if self.random.permille(3) {
+                // Somewhere, it lay in a queue.
+                delay += self.random.between(0, self.settings.election_ms * 4000);
+            }
+            self.schedule(delay, Event::Deliver { from, to, message: message.clone() });
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, message: Message) {
+        if self.blocked[from][to] > self.now || self.nodes[to].raft.is_none() {
+            return;
+        }
+        if self.trace.is_some() {
+            let line = describe_message(&message);
+            trace!(self, "server {} receives from {}: {line}", to + 1, from + 1);
+        }
+        let from = Peer { id: id_of(from), address: address_of(from) };
+        self.step(to, Input::Receive { from, message });
+    }
+
+    fn send_snapshot(&mut self, from: usize, to: usize, term: Term, index: Index) -> bool {
+        let Some((point, list)) = self.nodes[from].disk.snapshot.clone() else { return false };
+        if point.index != index {
+            return false;
+        }
+        let message = Message::InstallSnapshot(InstallSnapshot {
+            term,
+            last_index: point.index,
+            last_term: point.term,
+            configuration_index: point.configuration_index,
+            configuration: point.configuration,
+            data: list.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into(),
+        });
+        self.send(from, to, message);
+        true
+    }
+
+    /// Tells those who follow `leader` that its connection ended.
+    fn end_connections(&mut self, leader: usize) {
+        for node in 0..self.nodes.len() {
+            if node != leader && self.blocked[leader][node] <= self.now {
+                let delay = self.random.between(50, 3000);
+                self.schedule(delay, Event::ConnectionLost { node, leader });
+            }
+        }
+    }
+
+    // ---- clients ----
+
+    fn client(&mut self, client: usize) {
+        if self.recovering {
+            return;
+        }
+        let operation = if self.random.permille(550) {
+            self.next_value += 1;
+            Operation::Append { value: self.next_value }
+        } else {
+            Operation::Read
+        };
+        let node = if self.random.permille(800) {
+            self.leader_hint
+        } else {
+            self.random.between(0, self.nodes.len() as u64 - 1) as usize
+        };
+        let number = self.history.invoke(self.now, operation);
+        self.waits[client] = Some(number);
+        let delay = self.random.between(0, 500);
+        self.schedule(delay, Event::Ask { client, number, node });
+        let patience = self.random.between(self.settings.election_ms * 500, self.settings.election_ms * 8000);
+        self.schedule(patience, Event::GiveUp { client, number });
+    }
+
+    fn client_is_free(&mut self, client: usize) {
+        self.waits[client] = None;
+        let (low, high) = self.settings.think_us;
+        let delay = self.random.between(low, high.max(low));
+        self.schedule(delay, Event::Client { client });
+    }
+
+    fn ask(&mut self, client: usize, number: usize, node: usize) {
+        if self.nodes[node].raft.is_none() {
+            self.end(number, Outcome::Refused);
+            return;
+        }
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        match self.history.operation(number) {
+            Operation::Append { value } => {
+                trace!(self, "client {client} asks server {} to append {value} ({number})", node + 1);
+                self.nodes[node].asked.insert(token, number);
+                let commands = vec![Bytes::copy_from_slice(&value.to_le_bytes())];
+                self.step(node, Input::Propose { token, commands });
+            }
+            Operation::Read => {
+                trace!(self, "client {client} asks server {} to read ({number})", node + 1);
+                let server = &self.nodes[node];
+                let raft = server.raft.as_ref().unwrap();
+                let status = raft.status();
+                let leased = raft.lease_until().is_some_and(|until| self.local_time(node) < until);
+                if leased && status.applied_index == status.commit_index && self.random.permille(500) {
+                    let length = server.list.len() as u64;
+                    trace!(self, "server {} answers by its lease", node + 1);
+                    self.end(number, Outcome::Saw(length));
+                    return;
+                }
+                self.nodes[node].asked.insert(token, number);
+                self.step(node, Input::Read { token });
+            }
+        }
+    }
+
+    fn complete(&mut self, node: usize, token: Token, result: Result<Index, Refusal>) {
+        let Some(number) = self.nodes[node].asked.remove(&token) else { return };
+        let length = self.nodes[node].list.len() as u64;
+        let outcome = match (self.history.operation(number), result) {
+            (Operation::Append { .. }, Ok(_)) => Outcome::Appended,
+            (Operation::Read, Ok(_)) => Outcome::Saw(length),
+            (_, Err(Refusal::NotLeader)) => Outcome::Refused,
+            (_, Err(_)) => Outcome::Unknown,
+        };
+        self.end(number, outcome);
+    }
+
+    fn end(&mut self, number: usize, outcome: Outcome) {
+        trace!(self, "operation {number}: {outcome:?}");
+        self.history.end(self.now, number, outcome);
+        if let Some(client) = self.waits.iter().position(|waits| *waits == Some(number)) {
+            self.client_is_free(client);
+        }
+    }
+
+    fn admin(&mut self) {
+        let (low, high) = self.settings.admin_us;
+        let delay = self.random.between(low, high);
+        self.schedule(delay, Event::Admin);
+        let node = self.leader_hint;
+        let Some(raft) = &self.nodes[node].raft else { return };
+        let configuration = raft.status().configuration.clone();
+        let any = self.random.between(0, self.nodes.len() as u64 - 1) as usize;
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        let id = id_of(any);
+        let change = match configuration.get(id) {
+            None => Some(Change::Add { id, address: address_of(any) }),
+            Some(_) if self.random.permille(200) => None,
+            Some(_) if self.random.permille(150) => Some(Change::Remove { id }),
+            Some(server) => {
+                let role = match server.role {
+                    Role::Spare => self.random.one_of(&[Role::Voter, Role::Voter, Role::Standby]),
+                    Role::Standby => self.random.one_of(&[Role::Voter, Role::Voter, Role::Spare]),
+                    Role::Voter => self.random.one_of(&[Role::Standby, Role::Spare]),
+                };
+                Some(Change::Assign { id, role })
+            }
+        };
+        trace!(self, "admin asks server {} for {change:?} (transfer to {id} if none)", node + 1);
+        match change {
+            Some(change) => {
+                self.summary.changes += 1;
+                self.step(node, Input::Change { token, change });
+            }
+            None => {
+                self.summary.transfers += 1;
+                let to = self.random.permille(700).then_some(id);
+                self.step(node, Input::Transfer { token, to });
+            }
+        }
+    }
+
+    // ---- faults ----
+
+    fn fault(&mut self) {
+        let (low, high) = self.settings.fault_us;
+        let delay = self.random.between(low, high);
+        self.schedule(delay, Event::Fault);
+        let any = self.random.between(0, self.nodes.len() as u64 - 1) as usize;
+        let node = if self.random.permille(400) { self.leader_hint } else { any };
+        let election_us = self.settings.election_ms * 1000;
+        let length = self.random.between(election_us / 20, 4 * election_us);
+        match self.random.between(0, 9) {
+            0..=2 => self.crash(node),
+            3 => {
+                trace!(self, "server {} is paused for {length} us", node + 1);
+                self.nodes[node].paused_until = self.now + length;
+            }
+            4 => {
+                trace!(self, "server {} is cut off for {length} us", node + 1);
+                for other in 0..self.nodes.len() {
+                    self.blocked[node][other] = self.now + length;
+                    self.blocked[other][node] = self.now + length;
+                }
+            }
+            5 => {
+                trace!(self, "server {} cannot send for {length} us", node + 1);
+                self.blocked[node].fill(self.now + length);
+            }
+            6 => {
+                trace!(self, "server {} cannot receive for {length} us", node + 1);
+                for row in &mut self.blocked {
+                    row[node] = self.now + length;
+                }
+            }
+            7 => {
+                trace!(self, "server {} cannot reach {} for {length} us", node + 1, any + 1);
+                let other = self.random.between(0, self.nodes.len() as u64 - 1) as usize;
+                self.blocked[any][other] = self.now + length;
+            }
+            8 => {
+                trace!(self, "connections of server {} end", node + 1);
+                self.end_connections(node);
+            }
+            _ => self.fail_disk(node),
+        }
+    }
+
+    fn crash(&mut self, node: usize) {
+        if self.nodes[node].raft.take().is_none() {
+            return;
+        }
+        trace!(self, "server {} crashes", node + 1);
+        let server = &mut self.nodes[node];
+        server.life += 1;
+        server.held.clear();
+        server.asked.clear();
+        server.disk.crash(&mut self.random);
+        server.state = State::Follower;
+        // A killed process closes its connections; a host that vanished does not.
+        if self.random.permille(700) {
+            self.end_connections(node);
+        }
+        let election_us = self.settings.election_ms * 1000;
+        let delay = if self.random.permille(500) {
+            self.random.between(500, election_us / 4)
+        } else {
+            self.random.between(election_us / 4, 6 * election_us)
+        };
+        self.schedule(delay, Event::Restart { node });
+    }
+
+    /// Everything not synced yet is lost, and nothing more will be written; the owner restarts the server later.
+    fn fail_disk(&mut self, node: usize) {
+        let disk = &mut self.nodes[node].disk;
+        let first = disk.queue.iter().find_map(|request| match request {
+            Request::Vote { seq, .. } | Request::Append { seq, .. } | Request::Truncate { seq, .. } => {
+                Some(*seq)
+            }
+            Request::Install { .. } => None,
+        });
+        let installs = disk.queue.iter().any(|request| matches!(request, Request::Install { .. }));
+        let (Some(seq), false, true) = (first, installs, self.nodes[node].raft.is_some()) else { return };
+        trace!(self, "the disk of server {} fails", node + 1);
+        self.nodes[node].disk.queue.clear();
+        self.nodes[node].disk.syncing = 0;
+        self.nodes[node].held.clear();
+        self.step(node, Input::DiskFailed { seq });
+        self.crash(node);
+    }
+
+    fn boot(&mut self, node: usize) {
+        trace!(self, "server {} starts", node + 1);
+        let seed = self.random.draw();
+        #[allow(unused_mut)]
+        let mut raft = Raft::new(self.settings.options(node), seed);
+        #[cfg(feature = "planted-bugs")]
+        {
+            let plain = self.settings.plain[node].then_some(Bug::NoPromise);
+            if let Some(bug) = plain.or(self.bug) {
+                raft.plant(bug);
+            }
+        }
+        let server = &mut self.nodes[node];
+        server.raft = Some(raft);
+        server.durable = Seq(0);
+        server.paused_until = 0;
+        server.list = server.disk.snapshot.as_ref().map_or(Vec::new(), |(_, list)| list.clone());
+        server.applied = server.disk.snapshot.as_ref().map_or(0, |(point, _)| point.index.0);
+        let start = server.disk.start();
+        self.step(node, Input::Start(start));
+    }
+
+    /// The claim of the lease itself: whoever holds one is the leader of the highest term.
+    fn check_leases(&mut self) {
+        let highest = self.checker.highest_term();
+        for node in 0..self.nodes.len() {
+            let Some(raft) = &self.nodes[node].raft else { continue };
+            if raft.status().term < highest
+                && raft.lease_until().is_some_and(|until| self.local_time(node) < until)
+            {
+                self.fail(format!("server {} holds a lease while another leads in term {highest}", node + 1));
+            }
+        }
+    }
+
+    // ---- the end ----
+
+    fn recover(&mut self) {
+        trace!(self, "no more faults");
+        self.recovering = true;
+        for row in &mut self.blocked {
+            row.fill(0);
+        }
+        for node in 0..self.nodes.len() {
+            self.nodes[node].paused_until = 0;
+            if self.nodes[node].raft.is_none() {
+                self.boot(node);
+            }
+        }
+        self.schedule(self.settings.election_ms * 3000, Event::CheckRecovery);
+    }
+
+    /// One leader, which takes writes, and every server that replicates has everything.
+    fn check_recovery(&mut self) {
+        if self.probe.is_some_and(|number| self.history.has_succeeded(number)) && self.has_converged() {
+            self.events.clear();
+            return;
+        }
+        if self.now > self.faults_end + RECOVERY_US {
+            let mut states = String::new();
+            for node in &self.nodes {
+                write!(states, "\n  {:?}", node.raft.as_ref().map(Raft::status)).unwrap();
+            }
+            self.fail(format!("no recovery after the last fault{states}"));
+            return;
+        }
+        self.schedule(self.settings.election_ms * 1000, Event::CheckRecovery);
+        if self.probe.is_none_or(|number| !self.history.has_succeeded(number)) {
+            self.next_value += 1;
+            let number = self.history.invoke(self.now, Operation::Append { value: self.next_value });
+            self.probe = Some(number);
+            let node = self.leader_hint;
+            self.ask(usize::MAX, number, node);
+        }
+    }
+
+    fn has_converged(&self) -> bool {
+        let statuses: Vec<_> = self.nodes.iter().filter_map(|n| n.raft.as_ref()).map(Raft::status).collect();
+        let Some(leader) =
+            statuses.iter().filter(|status| status.state == State::Leader).max_by_key(|s| s.term)
+        else {
+            return false;
+        };
+        let members = leader.configuration.servers.iter().filter(|server| server.role != Role::Spare);
+        let ids: Vec<ServerId> = members.map(|server| server.id).collect();
+        ids.iter().all(|id| {
+            let status = &statuses[node_of(*id)];
+            status.commit_index == leader.last_index && status.term == leader.term
+        })
+    }
+}
+
+impl Node {
+    fn new(entries: Vec<Entry>, settings: &Settings, random: &mut Random) -> Node {
+        let drift = settings.drift;
+        Node {
+            raft: None,
+            disk: Disk::new(entries),
+            life: 0,
+            generation: 0,
+            rate: 1_000_000 - drift + random.between(0, 2 * drift),
+            offset_us: random.between(0, 1_000_000_000),
+            paused_until: 0,
+            list: Vec::new(),
+            applied: 0,
+            configuration: Configuration::default(),
+            held: Vec::new(),
+            durable: Seq(0),
+            asked: BTreeMap::new(),
+            state: State::Follower,
+        }
+    }
+
+    fn local_time(&self, now: u64) -> Time {
+        Time((self.offset_us + now * self.rate / 1_000_000) / 1000)
+    }
+
+    /// The first moment at which the clock shows `time`.
+    fn true_time(&self, time: Time) -> u64 {
+        (time.0 * 1000).saturating_sub(self.offset_us) * 1_000_000 / self.rate + 1
+    }
+}
+
+impl Event {
+    /// The process it happens to, which must not be paused.
+    fn node(&self) -> Option<usize> {
+        match self {
+            Event::Tick { node, .. }
+            | Event::Deliver { to: node, .. }
+            | Event::ConnectionLost { node, .. }
+            | Event::Unreachable { node, .. }
+            | Event::Synced { node, .. }
+            | Event::SnapshotWritten { node, .. }
+            | Event::Ask { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
+}
+
+/// What a C server would have sent.
+fn as_plain(message: Message) -> Message {
+    match message {
+        Message::RequestVote(vote) => Message::RequestVote(RequestVote { keeps_lease: false, ..vote }),
+        Message::RequestVoteResult(result) => {
+            Message::RequestVoteResult(RequestVoteResult { keeps_lease: false, ..result })
+        }
+        Message::AppendEntriesResult(result) => {
+            Message::AppendEntriesResult(AppendEntriesResult { features: Features(0), ..result })
+        }
+        other => other,
+    }
+}
+
+fn describe_message(message: &Message) -> String {
+    match message {
+        Message::AppendEntries(m) => format!(
+            "append t{} {}/t{} commit={} stamp={} entries={:?}",
+            m.term,
+            m.prev_index,
+            m.prev_term,
+            m.leader_commit,
+            m.stamp,
+            m.entries.iter().map(|entry| (entry.term.0, entry.kind)).collect::<Vec<_>>()
+        ),
+        Message::AppendEntriesResult(m) => format!(
+            "append-result t{} rejected={} last={} stamp={:?}",
+            m.term,
+            m.rejected,
+            m.last_index,
+            m.features.stamp()
+        ),
+        Message::InstallSnapshot(m) => format!("install t{} {}/t{}", m.term, m.last_index, m.last_term),
+        other => format!("{other:?}"),
+    }
+}
+
+fn describe(output: &Output) -> Option<String> {
+    Some(match output {
+        Output::Send { to, message, after, .. } => {
+            format!("to {to} after {after:?}: {}", describe_message(message))
+        }
+        Output::Append { first_index, entries, seq } => {
+            format!("disk {seq}: append {} entries from {first_index}", entries.len())
+        }
+        Output::InstallSnapshot { snapshot, .. } => format!("install snapshot {}", snapshot.index),
+        Output::ConfigurationChanged { configuration } => {
+            let servers =
+                configuration.servers.iter().map(|server| format!("{}/{}", server.id, server.role.name()));
+            format!("configuration {}", servers.collect::<Vec<_>>().join(" "))
+        }
+        Output::Accepted { .. } => return None,
+        other => format!("{other:?}"),
+    })
+}
