@@ -81,6 +81,37 @@ pub const CATCH_UP_ROUNDS_MAX: u32 = 100;
 /// Longest such round, in milliseconds.
 pub const CATCH_UP_ROUND_MS_MAX: u64 = 50_000;
 
+/// Largest header of a message between servers, as in C.
+pub const RAFT_HEADER_SIZE_MAX: usize = 4 << 20;
+/// Largest payload of AppendEntries accepted from another server, as in C.
+pub const APPEND_PAYLOAD_SIZE_MAX: u64 = 500 << 20;
+/// Largest snapshot accepted from another server. C refuses those above 500 MiB, and then cannot catch up.
+pub const SNAPSHOT_PAYLOAD_SIZE_MAX: u64 = 64 << 30;
+/// Bytes read at once from another server, and the memory that an idle connection from one keeps.
+pub const PEER_READ_SIZE: usize = 16 << 10;
+/// Bytes of messages that may wait for one peer; another one is dropped, since Raft sends it again.
+pub const PEER_QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Messages that may wait for one peer.
+pub const PEER_QUEUE_MESSAGES_MAX: usize = 8192;
+/// Peers with a queue. The one that was longest not sent to makes room: addresses of strangers are not proven.
+pub const PEERS_MAX: usize = 256;
+/// Pieces of messages given to the kernel at once; it takes at most 1024.
+pub const PEER_WRITE_PIECES: usize = 256;
+/// Longest time to connect to a peer, in milliseconds. C waits for the kernel, some two minutes.
+pub const PEER_CONNECT_TIMEOUT_MS: u64 = 2000;
+/// First and longest time between two attempts to connect to a peer, in milliseconds.
+pub const PEER_RECONNECT_MIN_MS: u64 = 20;
+/// See [`PEER_RECONNECT_MIN_MS`].
+pub const PEER_RECONNECT_MAX_MS: u64 = 1000;
+/// Time since the last message to a peer for which a broken connection is made again at once, in milliseconds.
+pub const PEER_RECENT_MS: u64 = 5000;
+/// Silence after which the kernel asks whether the host of a peer is still there, in milliseconds.
+pub const PEER_KEEPALIVE_IDLE_MS: u64 = 5000;
+/// Time between such questions, in milliseconds.
+pub const PEER_KEEPALIVE_INTERVAL_MS: u64 = 1000;
+/// Time for which a peer may acknowledge nothing, neither data nor such a question, in milliseconds.
+pub const PEER_DEAD_AFTER_MS: u64 = 10_000;
+
 /// Entries after which a snapshot is taken.
 pub const SNAPSHOT_THRESHOLD: u64 = 1024;
 /// Entries kept in the log behind a snapshot.

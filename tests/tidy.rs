@@ -21,7 +21,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("wire", &["codec", "error", "config", "raft"]),
     ("store", &["codec", "error", "config", "raft"]),
     ("vfs", &["codec", "error", "config", "sqlite"]),
-    ("net", &["codec", "error", "config", "wire"]),
+    ("net", &["codec", "error", "config", "raft", "wire"]),
     ("db", &["codec", "error", "config", "vfs", "sqlite", "wire"]),
     ("node", &["codec", "error", "config", "raft", "sqlite", "wire", "store", "vfs", "net", "db"]),
     ("client", &["codec", "error", "config", "wire", "net"]),

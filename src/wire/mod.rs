@@ -1,4 +1,5 @@
-//! The client protocol: bytes to values and back. Pure: no sockets, no clock, no SQL.
+//! The client protocol, and the protocol between servers ([`raft`], [`raft_decoder`]): bytes to values and back.
+//! Pure: no sockets, no clock, no SQL.
 //!
 //! ```text
 //! client -> server   u64 protocol version, then request frames
@@ -12,6 +13,8 @@
 pub mod failure;
 pub mod frame;
 pub mod handshake;
+pub mod raft;
+pub mod raft_decoder;
 pub mod request;
 pub mod response;
 pub mod rows;
