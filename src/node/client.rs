@@ -1,15 +1,19 @@
 //! The socket of a client and what it has sent. Shared between the session that answers and, while a
 //! statement runs long, the check from within SQLite whether the client still waits.
 
+use super::driver::Inbound;
 use super::gateway::is_interrupt;
 use crate::db::Verdict;
 use crate::net::framed::{Fill, ReadBuffer};
+use crate::net::receive::{Ended, NotTaken, receive};
 use crate::net::stream::Stream;
+use crate::raft::Peer;
 use crate::wire::frame::Header;
 use crate::wire::handshake;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::io;
+use tokio::sync::mpsc;
 
 /// The connection is over: the client left, the socket failed, or the stream cannot be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,11 +131,13 @@ impl Client {
         if self.is_interrupted() { self.next_frame().await.map(drop) } else { Err(Closed) }
     }
 
-    /// Takes whatever comes, until the other side closes.
-    pub async fn discard(&self) {
-        while self.receive().await.is_ok() {
-            self.input.lock().buffer = ReadBuffer::new();
-        }
+    /// Passes on the messages of another server, in order, until the connection ends.
+    pub async fn receive_messages(&self, peer: &Peer, inbound: &mpsc::Sender<Inbound>) -> Ended {
+        let received = std::mem::take(&mut self.input.lock().buffer).into_bytes();
+        receive(&self.stream, received, |message| async {
+            inbound.send(Inbound::Message(peer.clone(), message)).await.map_err(|_| NotTaken)
+        })
+        .await
     }
 
     /// Writes everything and empties the buffer, whose memory is used again.

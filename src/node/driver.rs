@@ -7,10 +7,11 @@ use crate::config::{APPLY_RETRY_MS, DISK_QUEUE_BYTES_MAX};
 use crate::db::{self, Database, Fsm, Proposal, Refused, Registry, Snapshot};
 use crate::net::peer::{PeerEvent, Peers};
 use crate::raft::{
-    Change, EntryKind, Index, InstallSnapshot, Input, Message, Output, Outputs, Peer, Raft, Refusal, Seq, ServerId,
-    SnapshotPoint, Start, State, Term, Time, Token,
+    Change, EntryKind, Index, Input, Output, Outputs, Peer, Raft, Refusal, Seq, ServerId, SnapshotPoint, Start, State,
+    Term, Time, Token,
 };
-use crate::store::{self, Store};
+use crate::raft::message::{InstallSnapshot, Message};
+use crate::store::{self, LoadedSnapshot, Store};
 use crate::vfs::TransactionId;
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
@@ -102,6 +103,14 @@ struct Held {
     message: Message,
 }
 
+/// The content of a snapshot for a server that is far behind.
+struct SnapshotRead {
+    to: ServerId,
+    address: String,
+    term: Term,
+    content: Result<LoadedSnapshot, store::Error>,
+}
+
 /// A snapshot of the leader's that is on disk and not yet in the databases.
 struct Installing {
     index: Index,
@@ -129,6 +138,7 @@ pub struct Driver {
     held: VecDeque<Held>,
     installing: Option<(Index, Bytes)>,
     restoring: Option<Installing>,
+    snapshots: (mpsc::UnboundedSender<SnapshotRead>, mpsc::UnboundedReceiver<SnapshotRead>),
     /// Open connections of each other server to us.
     connections: HashMap<ServerId, usize>,
 }
@@ -137,6 +147,7 @@ pub struct Driver {
 enum Event {
     Store(store::Event),
     Peer(PeerEvent),
+    SnapshotRead(SnapshotRead),
     Inbound(Inbound),
     Request(db::Request),
     Order(Order),
@@ -168,6 +179,7 @@ impl Driver {
             held: VecDeque::new(),
             installing: None,
             restoring: None,
+            snapshots: mpsc::unbounded_channel(),
             connections: HashMap::new(),
         }
     }
@@ -223,6 +235,7 @@ impl Driver {
             () = sleep(deadline) => Event::Deadline,
             Some(event) = parts.store_events.recv() => Event::Store(event),
             Some(event) = parts.peer_events.recv() => Event::Peer(event),
+            Some(read) = self.snapshots.1.recv() => Event::SnapshotRead(read),
             Some(inbound) = parts.inbound.recv(), if disk_has_room => Event::Inbound(inbound),
             Some(order) = parts.orders.recv() => Event::Order(order),
             Some(request) = parts.requests.recv(), if disk_has_room => Event::Request(request),
@@ -235,6 +248,7 @@ impl Driver {
             Event::Store(event) => self.on_store_event(event),
             Event::Peer(PeerEvent::Unreachable { id }) => self.step(Input::PeerUnreachable { id }),
             Event::Peer(PeerEvent::SnapshotSent { to, ok }) => self.step(Input::SnapshotSent { to, ok }),
+            Event::SnapshotRead(read) => self.on_snapshot_read(read),
             Event::Inbound(inbound) => self.on_inbound(inbound),
             Event::Request(db::Request::Propose(proposal)) => self.propose(proposal),
             Event::Request(db::Request::Read { done }) => {
@@ -491,29 +505,33 @@ impl Driver {
         }
     }
 
-    /// The content is read by the snapshot thread, which hands it to the connection.
+    /// The snapshot thread reads the content.
     fn send_snapshot(&mut self, to: ServerId, address: String, term: Term, index: Index) {
-        let sender = self.parts.peers.snapshot_sender(to, &address);
-        self.parts.store.read_snapshot(
-            index,
-            Box::new(move |read| match read {
-                Ok(snapshot) => {
-                    let point = snapshot.point;
-                    sender.send(InstallSnapshot {
-                        term,
-                        last_index: point.index,
-                        last_term: point.term,
-                        configuration_index: point.configuration_index,
-                        configuration: point.configuration,
-                        data: snapshot.content,
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%to, %error, "the snapshot for a server that is far behind cannot be read");
-                    sender.give_up();
-                }
-            }),
-        );
+        let snapshots = self.snapshots.0.clone();
+        let reply = move |content| drop(snapshots.send(SnapshotRead { to, address, term, content }));
+        self.parts.store.read_snapshot(index, Box::new(reply));
+    }
+
+    fn on_snapshot_read(&mut self, read: SnapshotRead) -> Result<(), Fault> {
+        let SnapshotRead { to, address, term, content } = read;
+        match content {
+            Ok(LoadedSnapshot { point, content }) => {
+                let message = InstallSnapshot {
+                    term,
+                    last_index: point.index,
+                    last_term: point.term,
+                    configuration_index: point.configuration_index,
+                    configuration: point.configuration,
+                    data: content,
+                };
+                self.parts.peers.send_snapshot(to, &address, message);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(%to, %error, "the snapshot for a server that is far behind cannot be read");
+                self.step(Input::SnapshotSent { to, ok: false })
+            }
+        }
     }
 
     /// First the disk, then the databases: a crash in between restores them from the disk.
