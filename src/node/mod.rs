@@ -22,6 +22,7 @@ pub use id::generate_node_id;
 use crate::config;
 use crate::db::Status;
 use crate::net::addr::BindAddress;
+use crate::net::connect::{Connect, Connector};
 use crate::net::listen::BoundSocket;
 use crate::raft::ServerId;
 use crate::sqlite;
@@ -30,6 +31,7 @@ use crate::vfs::{self, Vfs};
 use parking_lot::Mutex;
 use running::Running;
 use settings::Settings;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -38,6 +40,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Connects to another server: called with its address on a thread that may block, returns a connected stream
 /// socket, whose ownership passes to the node, or `None`.
 pub type ConnectFunc = Box<dyn Fn(&str) -> Option<OwnedFd> + Send + Sync>;
+
+/// The embedder's function as the network layer wants it.
+struct Embedder(ConnectFunc);
+
+impl Connector for Embedder {
+    fn connect(&self, address: &str) -> io::Result<OwnedFd> {
+        (self.0)(address).ok_or_else(|| io::Error::other("the connect function failed"))
+    }
+}
 
 /// What went wrong, in the classes of the C API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,8 +110,7 @@ pub struct Node {
 
 struct Life {
     settings: Settings,
-    /// Kept for the connections to other servers, which come with clusters.
-    connect: Option<ConnectFunc>,
+    connect: Connect,
     bind_address: Option<String>,
     stage: Stage,
 }
@@ -119,7 +129,7 @@ impl Node {
         sqlite::initialize()?;
         let life = Life {
             settings: Settings::default(),
-            connect: None,
+            connect: Connect::Tcp,
             bind_address: None,
             stage: Stage::Created(None),
         };
@@ -160,7 +170,7 @@ impl Node {
     pub fn set_connect_func(&self, connect: Option<ConnectFunc>) -> Result<(), Error> {
         let mut life = self.life.lock();
         life.check_not_running()?;
-        life.connect = connect;
+        life.connect = connect.map_or(Connect::Tcp, |connect| Connect::Custom(Arc::new(Embedder(connect))));
         Ok(())
     }
 
@@ -260,7 +270,7 @@ impl Node {
         let Some(socket) = socket else {
             return Err(Error::misuse("no bind address set: call dqlite_node_set_bind_address first"));
         };
-        match Running::start(self, &life.settings, &socket) {
+        match Running::start(self, &life.settings, &socket, life.connect.clone()) {
             Ok(running) => {
                 life.stage = Stage::Running(running);
                 Ok(())

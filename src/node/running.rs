@@ -7,16 +7,18 @@
 //! ```
 
 use super::client::Client;
-use super::driver::{Driver, Parts};
+use super::driver::{Driver, Inbound, Order, Parts};
 use super::fault::Fence;
 use super::gateway::{self, Shared};
 use super::membership::Membership;
 use super::settings::Settings;
 use super::{Error, Node};
 use crate::config;
-use crate::db::{Proposal, Registry};
+use crate::db::{self, Registry};
+use crate::net::connect::Connect;
 use crate::net::listen::{BoundSocket, Listener};
-use crate::raft::{Configuration, Options, Raft, Role, Server, Start};
+use crate::net::peer::{PeerEvent, Peers};
+use crate::raft::{Configuration, Options, Peer, Raft, Role, Server, Start};
 use crate::store::{self, Loaded, LockedDirectory, Store};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,7 +40,12 @@ pub struct Running {
 
 impl Running {
     /// Everything that can fail happens before a client could notice.
-    pub fn start(node: &Node, settings: &Settings, socket: &BoundSocket) -> Result<Running, Error> {
+    pub fn start(
+        node: &Node,
+        settings: &Settings,
+        socket: &BoundSocket,
+        connect: Connect,
+    ) -> Result<Running, Error> {
         let mut directory = node.directory.lock()?;
         if config::BOOTSTRAP_IDS.contains(&node.id.0) {
             let own = Server { id: node.id, address: node.address.clone(), role: Role::Voter };
@@ -57,10 +64,19 @@ impl Running {
         let registry = Arc::new(Registry::new(node.vfs.clone(), node.status.clone()));
         let membership = Arc::new(Membership::new(node.id));
         let fence = Arc::new(Fence::default());
-        let (proposals, requests_in) = mpsc::channel(config::PROPOSALS_MAX);
-        let shared = Shared { registry: registry.clone(), membership: membership.clone(), proposals };
+        let (requests, requests_in) = mpsc::channel(config::PROPOSALS_MAX);
+        let (orders, orders_in) = mpsc::channel(config::ORDERS_MAX);
+        let (inbound, inbound_in) = mpsc::channel(config::INBOUND_MESSAGES_MAX);
+        let shared =
+            Shared { registry: registry.clone(), membership: membership.clone(), requests, orders, inbound };
+        let (peer_reports, peer_events) = mpsc::unbounded_channel();
+        // Reports to a Raft thread that has ended are of no interest.
+        let report = Arc::new(move |event| drop(peer_reports.send(event)));
+        let own = Peer { id: node.id, address: node.address.clone() };
+        let peers = Peers::new(clients.handle().clone(), own, connect, report);
+        let queues = Queues { requests: requests_in, orders: orders_in, inbound: inbound_in, peer_events };
         let (raft, stop_raft) =
-            start_raft(node, settings, directory, loaded, &registry, &membership, &fence, requests_in)?;
+            start_raft(node, settings, directory, loaded, &registry, &membership, &fence, peers, queues)?;
         let (stop_accepting, stopped) = oneshot::channel();
         let accepting = clients.spawn(accept_clients(listener, shared, stopped));
         Ok(Running { clients, stop_accepting, accepting, raft, stop_raft, registry, fence })
@@ -69,28 +85,36 @@ impl Running {
     /// Ends sessions first, so that nobody writes when the log is closed.
     pub fn stop(self) -> Result<(), Error> {
         self.registry.status.begin_stopping();
-        // Either end may be gone already after a fault; there is nothing left to stop then.
-        let _ = self.stop_accepting.send(());
         // A thread of its own, since a caller inside another async runtime may not block on this one.
-        let (clients, accepting) = (self.clients, self.accepting);
+        let Running { clients, stop_accepting, accepting, raft, stop_raft, fence, .. } = self;
+        let own_fence = fence.clone();
         let ended = std::thread::Builder::new().name("dqlite/stop".into()).spawn(move || {
-            let outcome = clients.block_on(accepting);
+            // Either end may be gone already after a fault; there is nothing left to stop then.
+            let _ = stop_accepting.send(());
+            let closed = clients.block_on(accepting);
+            let _ = stop_raft.send(());
+            if raft.join().is_err() || closed.is_err() {
+                own_fence.raise("internal error while stopping".into());
+            }
             drop(clients);
-            outcome
         });
-        let ended = ended.map_err(|e| Error::failed(format!("cannot stop the client threads: {e}")))?;
-        if !matches!(ended.join(), Ok(Ok(()))) {
-            self.fence.raise("internal error while closing client connections".into());
+        let ended = ended.map_err(|e| Error::failed(format!("cannot stop the node: {e}")))?;
+        if ended.join().is_err() {
+            fence.raise("internal error while stopping".into());
         }
-        let _ = self.stop_raft.send(());
-        if self.raft.join().is_err() {
-            self.fence.raise("internal error on thread dqlite/raft".into());
-        }
-        match self.fence.reason() {
+        match fence.reason() {
             None => Ok(()),
             Some(reason) => Err(Error::failed(format!("the node had stopped by itself: {reason}"))),
         }
     }
+}
+
+/// The receiving ends of what the Raft thread listens to.
+struct Queues {
+    requests: mpsc::Receiver<db::Request>,
+    orders: mpsc::Receiver<Order>,
+    inbound: mpsc::Receiver<Inbound>,
+    peer_events: mpsc::UnboundedReceiver<PeerEvent>,
 }
 
 /// Starts the disk threads and the Raft thread, and waits until the state found on disk is applied.
@@ -102,7 +126,8 @@ fn start_raft(
     registry: &Arc<Registry>,
     membership: &Arc<Membership>,
     fence: &Arc<Fence>,
-    proposals: mpsc::Receiver<Proposal>,
+    peers: Peers,
+    queues: Queues,
 ) -> Result<(JoinHandle<()>, oneshot::Sender<()>), Error> {
     let (events, store_events) = mpsc::unbounded_channel();
     // The Raft thread outlives the disk threads, except after a fault, when nobody listens any more.
@@ -114,7 +139,11 @@ fn start_raft(
         core,
         store,
         store_events,
-        proposals,
+        peers,
+        peer_events: queues.peer_events,
+        inbound: queues.inbound,
+        requests: queues.requests,
+        orders: queues.orders,
         stop,
         registry: registry.clone(),
         membership: membership.clone(),
