@@ -313,7 +313,7 @@ impl DatabaseConnection {
         self.confirmed = false;
     }
 
-    async fn confirm(&self) -> Result<(), Failure> {
+    async fn confirm(&mut self) -> Result<(), Failure> {
         let (done, confirmed) = oneshot::channel();
         // As with proposals: the outcome reports a node that has stopped.
         let _ = self.requests.send(Request::Read { done }).await;

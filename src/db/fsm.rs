@@ -28,6 +28,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether a session still holds a lock on the database, so that trying again helps.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Error::Vfs { source: vfs::Error::Busy, .. })
+    }
+}
+
 /// All databases as one state machine.
 pub struct Fsm {
     registry: Arc<Registry>,

@@ -114,7 +114,7 @@ struct SnapshotRead {
 /// A snapshot of the leader's that is on disk and not yet in the databases.
 struct Installing {
     index: Index,
-    snapshot: Snapshot,
+    content: Bytes,
 }
 
 /// Owns the consensus state of a running node.
@@ -188,9 +188,7 @@ impl Driver {
     pub fn start(&mut self, start: Start, content: Option<Bytes>) -> Result<(), Fault> {
         if let Some(point) = &start.snapshot {
             let content = content.ok_or_else(|| Fault("snapshot without content".into()))?;
-            let restored = Snapshot::decode(content).map_err(|e| e.to_string());
-            let restored = restored.and_then(|s| self.fsm.restore(s).map_err(|e| e.to_string()));
-            restored.map_err(|e| Fault(format!("restore snapshot {}: {e}", point.index)))?;
+            self.fsm.restore(content).map_err(|e| Fault(format!("restore snapshot {}: {e}", point.index)))?;
             (self.applied, self.committed, self.reported) = (point.index, point.index, point.index);
         }
         self.step(Input::Start(start))
@@ -551,16 +549,15 @@ impl Driver {
         let Some((_, data)) = self.installing.take_if(|(installing, _)| *installing == index) else {
             return Err(Fault(format!("snapshot {index} was installed and nobody asked for it")));
         };
-        let snapshot = Snapshot::decode(data).map_err(|e| Fault(format!("install snapshot {index}: {e}")))?;
-        self.restoring = Some(Installing { index, snapshot });
+        self.restoring = Some(Installing { index, content: data });
         self.settle()
     }
 
     /// Brings the databases to the state of a snapshot that is on disk. Waits for sessions that still roll back.
     fn restore_installed(&mut self) -> Result<(), Fault> {
-        let Some(Installing { index, snapshot }) = &self.restoring else { return Ok(()) };
+        let Some(Installing { index, content }) = &self.restoring else { return Ok(()) };
         let index = *index;
-        match self.fsm.restore(snapshot.clone()) {
+        match self.fsm.restore(content.clone()) {
             Ok(()) => {}
             Err(error) if error.is_busy() => {
                 self.blocked = true;
