@@ -75,6 +75,11 @@ impl ReadBuffer {
         Ok(Some(Frame { header, body }))
     }
 
+    /// Takes everything that was not taken yet: behind CONNECT, the beginning of the messages between servers.
+    pub fn take_rest(&mut self) -> BytesMut {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// Takes bytes of the next frame without waiting. To be called when [`ReadBuffer::next_frame`] has none
     /// and the stream is readable; `WouldBlock` if nothing has arrived after all.
     pub fn try_fill(&mut self, stream: &Stream) -> io::Result<Fill> {

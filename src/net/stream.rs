@@ -4,13 +4,16 @@
 //! Writes never raise SIGPIPE: we are a library, and the host may not ignore it. The standard library's
 //! writes do raise it on Unix sockets, hence `send` with MSG_NOSIGNAL.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use bytes::BufMut;
-use rustix::net::SendFlags;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sockopt};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::config::{PEER_DEAD_AFTER_MS, PEER_KEEPALIVE_IDLE_MS, PEER_KEEPALIVE_INTERVAL_MS};
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -39,6 +42,27 @@ impl Stream {
         }
     }
 
+    /// Writes the beginning of `pieces`, as much as the socket takes, and waits until that is something. If this
+    /// is cancelled, nothing was written.
+    pub async fn write_some(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.async_io(Interest::WRITABLE, || send_pieces(stream, pieces)).await,
+            Stream::Unix(stream) => stream.async_io(Interest::WRITABLE, || send_pieces(stream, pieces)).await,
+        }
+    }
+
+    /// Makes a connection whose other host has vanished fail within [`PEER_DEAD_AFTER_MS`], if it is one over
+    /// TCP: while something is unacknowledged as well as in silence.
+    pub fn notice_dead_host(&self) -> io::Result<()> {
+        let Stream::Tcp(stream) = self else { return Ok(()) };
+        let (idle, interval, dead) = (PEER_KEEPALIVE_IDLE_MS, PEER_KEEPALIVE_INTERVAL_MS, PEER_DEAD_AFTER_MS);
+        sockopt::set_tcp_keepidle(stream, Duration::from_millis(idle))?;
+        sockopt::set_tcp_keepintvl(stream, Duration::from_millis(interval))?;
+        sockopt::set_tcp_keepcnt(stream, ((dead - idle) / interval) as u32)?;
+        sockopt::set_tcp_user_timeout(stream, dead as u32)?;
+        Ok(sockopt::set_socket_keepalive(stream, true)?)
+    }
+
     /// Writes everything. If this is cancelled, some of it may have been written.
     pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
@@ -50,6 +74,11 @@ impl Stream {
         }
         Ok(())
     }
+}
+
+fn send_pieces(socket: impl AsFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    let mut nothing = SendAncillaryBuffer::default();
+    Ok(rustix::net::sendmsg(socket, pieces, &mut nothing, SendFlags::NOSIGNAL)?)
 }
 
 fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {

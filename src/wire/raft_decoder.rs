@@ -90,15 +90,18 @@ impl MessageDecoder {
     pub fn space(&mut self) -> Limit<&mut BytesMut> {
         let (buffer, room) = match &mut self.partial {
             Some(partial) => {
-                let room = partial.room();
+                if partial.payload.len() == partial.payload.capacity() {
+                    partial.payload.reserve(partial.room());
+                }
+                let room = partial.missing().min(partial.payload.capacity() - partial.payload.len());
                 (&mut partial.payload, room)
             }
             None => {
                 let room = self.bytes.len().max(PEER_READ_SIZE);
+                self.bytes.reserve(room);
                 (&mut self.bytes, room)
             }
         };
-        buffer.reserve(room);
         buffer.limit(room)
     }
 

@@ -1,0 +1,225 @@
+//! Messages that wait for one peer: put in by the Raft thread, taken out by the task that writes them. Bounded,
+//! in bytes and in number; what the task has taken counts until the socket has it.
+//!
+//! The last message that fits may be of any size, or a large one would never find an empty queue while small
+//! ones keep coming. Its payload is shared with the log anyway. A snapshot counts apart: there is at most one.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::config::{PEER_QUEUE_BYTES_MAX, PEER_QUEUE_MESSAGES_MAX, PEER_WRITE_PIECES};
+use crate::wire::raft::Encoded;
+
+/// Of a snapshot. Dropped when the snapshot was written, or never will be.
+pub trait Ticket: Send {
+    /// The socket has all of it.
+    fn sent(&mut self);
+}
+
+/// Whether a message was put into the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It was.
+    Queued,
+    /// It was dropped, as the first one since the last that was queued.
+    FirstDropped,
+    /// It was dropped, and so was the one before.
+    Dropped,
+}
+
+struct Parcel {
+    encoded: Encoded,
+    /// What it counts in the queue.
+    charge: usize,
+    ticket: Option<Box<dyn Ticket>>,
+}
+
+#[derive(Default)]
+struct State {
+    parcels: VecDeque<Parcel>,
+    /// Of messages in the queue and of those being written.
+    bytes: usize,
+    count: usize,
+    /// A snapshot is among them.
+    snapshot: bool,
+    overflowing: bool,
+    last_push: Option<Instant>,
+}
+
+/// See the module documentation.
+#[derive(Default)]
+pub struct Outbox {
+    state: Mutex<State>,
+    pushed: Notify,
+}
+
+impl Outbox {
+    /// Queues a message, or drops it.
+    pub fn push(&self, encoded: Encoded) -> Pushed {
+        let mut state = self.state.lock();
+        state.last_push = Some(Instant::now());
+        if state.bytes >= PEER_QUEUE_BYTES_MAX || state.count >= PEER_QUEUE_MESSAGES_MAX {
+            let first = !std::mem::replace(&mut state.overflowing, true);
+            return if first { Pushed::FirstDropped } else { Pushed::Dropped };
+        }
+        state.overflowing = false;
+        let charge = encoded.size();
+        self.put(&mut state, Parcel { encoded, charge, ticket: None });
+        Pushed::Queued
+    }
+
+    /// Queues a snapshot. While another one waits it is dropped, and so is the ticket.
+    pub fn push_snapshot(&self, encoded: Encoded, ticket: Box<dyn Ticket>) {
+        let mut state = self.state.lock();
+        state.last_push = Some(Instant::now());
+        if state.snapshot {
+            // The ticket reports to others, who must not wait for this lock.
+            drop(state);
+            drop(ticket);
+            return;
+        }
+        state.snapshot = true;
+        let charge = encoded.head.len();
+        self.put(&mut state, Parcel { encoded, charge, ticket: Some(ticket) });
+    }
+
+    fn put(&self, state: &mut State, parcel: Parcel) {
+        state.bytes += parcel.charge;
+        state.count += 1;
+        state.parcels.push_back(parcel);
+        self.pushed.notify_one();
+    }
+
+    /// Waits until something is queued. May be cancelled.
+    pub async fn ready(&self) {
+        while self.state.lock().parcels.is_empty() {
+            self.pushed.notified().await;
+        }
+    }
+
+    /// Waits until something is queued, or was put in within this time.
+    pub async fn wanted(&self, recently: Duration) {
+        let recent = self.state.lock().last_push.is_some_and(|at| at.elapsed() < recently);
+        if !recent {
+            self.ready().await;
+        }
+    }
+
+    /// Moves everything to `writing`.
+    pub fn take(&self, writing: &mut Writing) {
+        let mut state = self.state.lock();
+        for parcel in state.parcels.drain(..) {
+            writing.add(parcel);
+        }
+    }
+
+    /// The socket has all of these messages.
+    fn written(&self, written: Written) {
+        let mut state = self.state.lock();
+        state.bytes -= written.bytes;
+        state.count -= written.count;
+        state.snapshot &= !written.snapshot;
+    }
+
+    /// Drops everything, after what was taken has been dropped. True if there was something in the queue.
+    pub fn clear(&self) -> bool {
+        let mut state = self.state.lock();
+        let dropped = std::mem::take(&mut state.parcels);
+        (state.bytes, state.count, state.snapshot) = (0, 0, false);
+        drop(state);
+        !dropped.is_empty()
+    }
+
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+}
+
+#[derive(Default)]
+struct Written {
+    bytes: usize,
+    count: usize,
+    snapshot: bool,
+}
+
+/// Messages on their way to the socket.
+#[derive(Default)]
+pub struct Writing {
+    pieces: VecDeque<Bytes>,
+    parcels: VecDeque<Remaining>,
+}
+
+struct Remaining {
+    size: usize,
+    charge: usize,
+    /// 0 for the greeting, which does not count.
+    count: usize,
+    ticket: Option<Box<dyn Ticket>>,
+}
+
+impl Writing {
+    /// These bytes go first. They come from no queue.
+    pub fn greeting(bytes: Bytes) -> Writing {
+        let greeting = Remaining { size: bytes.len(), charge: 0, count: 0, ticket: None };
+        Writing { pieces: VecDeque::from([bytes]), parcels: VecDeque::from([greeting]) }
+    }
+
+    fn add(&mut self, parcel: Parcel) {
+        let Parcel { encoded, charge, ticket } = parcel;
+        self.parcels.push_back(Remaining { size: encoded.size(), charge, count: 1, ticket });
+        self.pieces.push_back(encoded.head);
+        self.pieces.extend(encoded.payloads);
+    }
+
+    /// Whether all is written.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// What to write next, in order.
+    pub fn slices(&self) -> Vec<IoSlice<'_>> {
+        self.pieces.iter().take(PEER_WRITE_PIECES).map(|piece| IoSlice::new(piece)).collect()
+    }
+
+    /// The socket has taken this many bytes.
+    pub fn advance(&mut self, mut size: usize, outbox: &Outbox) {
+        let mut written = Written::default();
+        while size > 0 {
+            let piece = self.pieces.front_mut().expect("no more is written than there is");
+            let here = size.min(piece.len());
+            piece.advance(here);
+            if piece.is_empty() {
+                self.pieces.pop_front();
+            }
+            size -= here;
+            self.count(here, &mut written);
+        }
+        outbox.written(written);
+    }
+
+    /// Bytes of the first message have been written.
+    fn count(&mut self, size: usize, written: &mut Written) {
+        let parcel = self.parcels.front_mut().expect("pieces are parts of messages");
+        parcel.size -= size;
+        if parcel.size > 0 {
+            return;
+        }
+        written.bytes += parcel.charge;
+        written.count += parcel.count;
+        if let Some(ticket) = &mut parcel.ticket {
+            written.snapshot = true;
+            ticket.sent();
+        }
+        self.parcels.pop_front();
+    }
+}
+
+#[cfg(test)]
+#[path = "outbox_test.rs"]
+mod tests;

@@ -1,0 +1,269 @@
+//! Connections to the other servers, on which we only write: the version word and CONNECT, then messages.
+//! [`Peers`] belongs to the Raft thread and never blocks; each peer has a queue and a task on the runtime of the
+//! clients that connects, writes and notices when the other side closes.
+//!
+//! ```text
+//! waiting --(something to send)--> connecting --> connected
+//!    ^                                 |              |
+//!    +------ delay, 20 ms to 1 s <-----+--- failed <--+      the queue is dropped, Unreachable is reported
+//! ```
+//!
+//! A connection that breaks is made again at once if it was in use lately, before the next message needs it: a
+//! follower must not lose its leader for longer than a blip. The delay doubles while connections last less than
+//! its maximum, since a server that is not ready accepts and closes.
+//!
+//! Messages on one connection stay in order. What was written before a connection broke may be lost, and a
+//! broken one may still deliver after the next has begun: Raft allows for both.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tracing::debug;
+
+use super::connect::{Connect, ConnectError};
+use super::outbox::{Outbox, Pushed, Ticket, Writing};
+use super::stream::Stream;
+use crate::config::{PEER_RECENT_MS, PEER_RECONNECT_MAX_MS, PEER_RECONNECT_MIN_MS, PEERS_MAX};
+use crate::raft::input::Peer;
+use crate::raft::message::{InstallSnapshot, Message};
+use crate::raft::types::ServerId;
+use crate::wire::handshake::Protocol;
+use crate::wire::raft::encode;
+use crate::wire::request::{Request, Server};
+
+/// What the Raft core wants to know about its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// Messages to this server were dropped, or were on a connection that broke.
+    Unreachable {
+        /// The server.
+        id: ServerId,
+    },
+    /// A snapshot was handed to the kernel as a whole, or will not be.
+    SnapshotSent {
+        /// To whom.
+        to: ServerId,
+        /// Whether all of it was.
+        ok: bool,
+    },
+}
+
+/// Takes events, from any thread and also from within the calls of [`Peers`]. Must not block.
+pub type Events = Arc<dyn Fn(PeerEvent) + Send + Sync>;
+
+/// See the module documentation. When it is dropped, all connections end.
+pub struct Peers {
+    links: BTreeMap<ServerId, Link>,
+    shared: Arc<Shared>,
+    runtime: Handle,
+    /// Counts what is sent, to find the peer that was longest not sent to.
+    sends: u64,
+}
+
+/// What is the same for all peers.
+struct Shared {
+    greeting: Bytes,
+    connect: Connect,
+    events: Events,
+}
+
+/// One peer at one address.
+struct Link {
+    address: String,
+    outbox: Arc<Outbox>,
+    task: JoinHandle<Infallible>,
+    last_send: u64,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Peers {
+    /// No connections yet. `own` is how this server introduces itself, and where answers will be sent.
+    pub fn new(own: &Peer, connect: Connect, runtime: Handle, events: Events) -> Peers {
+        let shared = Arc::new(Shared { greeting: greeting(own), connect, events });
+        Peers { links: BTreeMap::new(), shared, runtime, sends: 0 }
+    }
+
+    /// Queues a message, without waiting for anything.
+    pub fn send(&mut self, to: ServerId, address: &str, message: Message) {
+        let pushed = self.link(to, address).outbox.push(encode(message));
+        if pushed == Pushed::FirstDropped {
+            debug!(%to, address, "the queue to a peer is full");
+            (self.shared.events)(PeerEvent::Unreachable { id: to });
+        }
+    }
+
+    /// Queues a snapshot, and reports [`PeerEvent::SnapshotSent`] when it has left or cannot. Messages that are
+    /// sent later wait behind it.
+    pub fn send_snapshot(&mut self, to: ServerId, address: &str, message: InstallSnapshot) {
+        let ticket = SnapshotTicket { to, sent: false, shared: self.shared.clone() };
+        let encoded = encode(Message::InstallSnapshot(message));
+        self.link(to, address).outbox.push_snapshot(encoded, Box::new(ticket));
+    }
+
+    /// Ends the connections to all other servers.
+    pub fn retain(&mut self, keep: impl Fn(ServerId) -> bool) {
+        self.links.retain(|id, _| keep(*id));
+    }
+
+    fn link(&mut self, to: ServerId, address: &str) -> &mut Link {
+        if self.links.get(&to).is_some_and(|link| link.address != address) {
+            self.links.remove(&to);
+            (self.shared.events)(PeerEvent::Unreachable { id: to });
+        }
+        if !self.links.contains_key(&to) && self.links.len() >= PEERS_MAX {
+            let oldest = self.links.iter().min_by_key(|(_, link)| link.last_send).map(|(id, _)| *id);
+            oldest.map(|id| self.links.remove(&id));
+        }
+        self.sends += 1;
+        let link = self.links.entry(to).or_insert_with(|| {
+            let outbox = Arc::new(Outbox::default());
+            let (shared, address) = (self.shared.clone(), address.to_owned());
+            let task = Task { to, address: address.clone(), shared, outbox: outbox.clone() };
+            Link { address, outbox, task: self.runtime.spawn(task.run()), last_send: 0 }
+        });
+        link.last_send = self.sends;
+        link
+    }
+}
+
+/// The version word and CONNECT, as one piece.
+fn greeting(own: &Peer) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_slice(&Protocol::Current.encode());
+    let address = Bytes::copy_from_slice(own.address.as_bytes());
+    let connect = Request::Connect(Server { id: own.id.0, address });
+    connect.encode(&mut out).expect("an address is smaller than the largest frame");
+    out.freeze()
+}
+
+struct SnapshotTicket {
+    to: ServerId,
+    sent: bool,
+    shared: Arc<Shared>,
+}
+
+impl Ticket for SnapshotTicket {
+    fn sent(&mut self) {
+        self.sent = true;
+    }
+}
+
+impl Drop for SnapshotTicket {
+    fn drop(&mut self) {
+        (self.shared.events)(PeerEvent::SnapshotSent { to: self.to, ok: self.sent });
+    }
+}
+
+/// Why a connection ended, or was not made.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("closed by the peer")]
+    Closed,
+    #[error("the peer wrote on a connection on which it only reads")]
+    Wrote,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Serves one peer until it is aborted.
+struct Task {
+    to: ServerId,
+    address: String,
+    shared: Arc<Shared>,
+    outbox: Arc<Outbox>,
+}
+
+impl Task {
+    async fn run(self) -> Infallible {
+        let longest = Duration::from_millis(PEER_RECONNECT_MAX_MS);
+        let shortest = Duration::from_millis(PEER_RECONNECT_MIN_MS);
+        let mut delay = shortest;
+        loop {
+            self.outbox.wanted(Duration::from_millis(PEER_RECENT_MS)).await;
+            let (connected, error) = match self.open().await {
+                Ok(stream) => {
+                    let since = Instant::now();
+                    let error = self.converse(&stream).await;
+                    if since.elapsed() >= longest {
+                        delay = shortest;
+                    }
+                    (true, error)
+                }
+                Err(error) => (false, error),
+            };
+            debug!(to = %self.to, address = self.address, %error, "no connection to a peer");
+            if self.outbox.clear() || connected {
+                (self.shared.events)(PeerEvent::Unreachable { id: self.to });
+            }
+            tokio::time::sleep(delay).await;
+            delay = longest.min(delay * 2);
+        }
+    }
+
+    async fn open(&self) -> Result<Stream, LinkError> {
+        let stream = self.shared.connect.connect(&self.address).await?;
+        stream.notice_dead_host()?;
+        Ok(stream)
+    }
+
+    /// Writes what is queued, until the connection ends.
+    async fn converse(&self, stream: &Stream) -> LinkError {
+        let mut ended = pin!(end(stream));
+        let mut writing = Writing::greeting(self.shared.greeting.clone());
+        self.outbox.take(&mut writing);
+        loop {
+            if writing.is_empty() {
+                tokio::select! {
+                    biased;
+                    error = &mut ended => return error,
+                    () = self.outbox.ready() => self.outbox.take(&mut writing),
+                }
+            }
+            let slices = writing.slices();
+            let sent = tokio::select! {
+                biased;
+                error = &mut ended => return error,
+                sent = stream.write_some(&slices) => sent,
+            };
+            match sent {
+                Ok(size) => writing.advance(size, &self.outbox),
+                Err(error) => return error.into(),
+            }
+        }
+    }
+}
+
+/// Waits for the connection to end. The peer never writes on it.
+async fn end(stream: &Stream) -> LinkError {
+    let mut bytes = [0; 1];
+    loop {
+        let read = match stream.readable().await {
+            Ok(()) => stream.try_read(&mut &mut bytes[..]),
+            Err(error) => return error.into(),
+        };
+        match read {
+            Ok(0) => return LinkError::Closed,
+            Ok(_) => return LinkError::Wrote,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "peer_test.rs"]
+mod tests;
