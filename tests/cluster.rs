@@ -48,7 +48,8 @@ impl Cluster {
     }
 
     fn join(&mut self, id: u64) {
-        let mut member = Member { id, address: free_address(), directory: TempDir::new().unwrap(), node: None };
+        let mut member =
+            Member { id, address: free_address(), directory: TempDir::new().unwrap(), node: None };
         member.start();
         let address = member.address;
         self.members.push(member);
@@ -198,9 +199,8 @@ fn leadership_moves_on_request_and_roles_change() {
     cluster.exec("INSERT INTO t VALUES (1)");
     let spare = cluster.members[old].id;
     cluster.on_leader(|leader| leader.call(Request::Assign { id: spare, role: Some(2) }));
-    let refused = cluster.on_leader(|leader| {
-        Ok(leader.call(Request::Assign { id: spare, role: Some(2) }).err())
-    });
+    let refused =
+        cluster.on_leader(|leader| Ok(leader.call(Request::Assign { id: spare, role: Some(2) }).err()));
     assert_eq!(refused.unwrap().message, "server role is not valid");
     cluster.on_leader(|leader| leader.call(Request::Remove { id: spare }));
     let removed = cluster.on_leader(|leader| Ok(leader.call(Request::Remove { id: spare }).err()));

@@ -133,7 +133,7 @@ impl Client {
 
     /// Passes on the messages of another server, in order, until the connection ends.
     pub async fn receive_messages(&self, peer: &Peer, inbound: &mpsc::Sender<Inbound>) -> Ended {
-        let received = std::mem::take(&mut self.input.lock().buffer).into_bytes();
+        let received = self.input.lock().buffer.take_rest();
         receive(&self.stream, received, |message| async {
             inbound.send(Inbound::Message(peer.clone(), message)).await.map_err(|_| NotTaken)
         })

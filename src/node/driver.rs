@@ -6,11 +6,11 @@ use super::membership::Membership;
 use crate::config::{APPLY_RETRY_MS, DISK_QUEUE_BYTES_MAX};
 use crate::db::{self, Database, Fsm, Proposal, Refused, Registry, Snapshot};
 use crate::net::peer::{PeerEvent, Peers};
-use crate::raft::{
-    Change, EntryKind, Index, Input, Output, Outputs, Peer, Raft, Refusal, Seq, ServerId, SnapshotPoint, Start, State,
-    Term, Time, Token,
-};
 use crate::raft::message::{InstallSnapshot, Message};
+use crate::raft::{
+    Change, EntryKind, Index, Input, Output, Outputs, Peer, Raft, Refusal, Seq, ServerId, SnapshotPoint,
+    Start, State, Term, Time, Token,
+};
 use crate::store::{self, LoadedSnapshot, Store};
 use crate::vfs::TransactionId;
 use bytes::Bytes;
@@ -385,7 +385,9 @@ impl Driver {
             Output::Send { to, address, message, after: Some(after) } => {
                 self.held.push_back(Held { after, to, address, message });
             }
-            Output::Send { to, address, message, after: None } => self.parts.peers.send(to, &address, message),
+            Output::Send { to, address, message, after: None } => {
+                self.parts.peers.send(to, &address, message)
+            }
             Output::SendSnapshot { to, address, term, index } => self.send_snapshot(to, address, term, index),
             Output::InstallSnapshot { snapshot, data } => return self.install(snapshot, data),
             Output::Accepted { token, first_index, term } => self.accept(token, first_index, term),
@@ -406,7 +408,7 @@ impl Driver {
                 }
             }
             Output::ConfigurationChanged { configuration } => {
-                self.parts.peers.retain(configuration.servers.iter().map(|server| server.id));
+                self.parts.peers.retain(|id| configuration.contains(id));
                 self.parts.membership.set_configuration(configuration);
             }
         }

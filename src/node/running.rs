@@ -71,9 +71,11 @@ impl Running {
             Shared { registry: registry.clone(), membership: membership.clone(), requests, orders, inbound };
         let (peer_reports, peer_events) = mpsc::unbounded_channel();
         // Reports to a Raft thread that has ended are of no interest.
-        let report = Arc::new(move |event| drop(peer_reports.send(event)));
+        let report = Arc::new(move |event| {
+            let _ = peer_reports.send(event);
+        });
         let own = Peer { id: node.id, address: node.address.clone() };
-        let peers = Peers::new(clients.handle().clone(), own, connect, report);
+        let peers = Peers::new(&own, connect, clients.handle().clone(), report);
         let queues = Queues { requests: requests_in, orders: orders_in, inbound: inbound_in, peer_events };
         let (raft, stop_raft) =
             start_raft(node, settings, directory, loaded, &registry, &membership, &fence, peers, queues)?;

@@ -35,12 +35,7 @@ impl TestNode {
     }
 
     /// Starts any node; one with another id than 1 waits to be added to a cluster.
-    pub fn start_member(
-        id: u64,
-        address: SocketAddr,
-        directory: &Path,
-        set: impl FnOnce(&Node),
-    ) -> TestNode {
+    pub fn start_member(id: u64, address: SocketAddr, directory: &Path, set: impl FnOnce(&Node)) -> TestNode {
         let node = Node::create(id, &address.to_string(), directory).unwrap();
         node.set_bind_address(&address.to_string()).unwrap();
         set(&node);
