@@ -9,7 +9,8 @@ use crate::vfs::{self, PageRef};
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// Why committed state cannot be brought into the databases. The node must stop: skipping would diverge.
+/// Why committed state cannot be brought into the databases. Except for [`Error::Busy`] the node must stop: skipping
+/// would diverge.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A committed command that we do not understand.
@@ -18,6 +19,13 @@ pub enum Error {
     /// A snapshot that we do not understand.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// A session of an earlier leadership, about to be closed, still holds a lock or has something speculative.
+    /// Nothing has changed: try again soon.
+    #[error("database {database:?} is in use")]
+    Busy {
+        /// Name of the database.
+        database: String,
+    },
     /// The VFS refused.
     #[error("database {database:?}: {source}")]
     Vfs {
@@ -29,9 +37,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a session still holds a lock on the database, so that trying again helps.
-    pub fn is_busy(&self) -> bool {
-        matches!(self, Error::Vfs { source: vfs::Error::Busy, .. })
+    fn of(database: &Bytes, source: vfs::Error) -> Error {
+        let database = String::from_utf8_lossy(database).into_owned();
+        match source {
+            vfs::Error::Busy => Error::Busy { database },
+            source => Error::Vfs { database, source },
+        }
     }
 }
 
@@ -62,12 +73,16 @@ impl Fsm {
         Snapshot { databases: live.map(|d| (d.name.clone(), d.vfs.capture())).collect() }
     }
 
-    /// Brings the databases of an empty node to the state of a snapshot.
+    /// Makes the databases those of a snapshot: [`Fsm::replace`] after decoding it.
     pub fn restore(&self, content: Bytes) -> Result<(), Error> {
-        for (name, image) in Snapshot::decode(content)?.databases {
-            self.on_database(&name, |database| database.restore(image))?;
-        }
-        Ok(())
+        self.replace(&Snapshot::decode(content)?)
+    }
+
+    /// Makes the databases those of a snapshot, all in one step: what is not in it is deleted. [`Error::Busy`]
+    /// means that nothing has changed and that it will do later.
+    pub fn replace(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        let restored = self.registry.restore(&snapshot.databases);
+        restored.map_err(|(name, source)| Error::of(&name, source))
     }
 
     fn on_database(
@@ -78,7 +93,7 @@ impl Fsm {
         self.registry
             .with_database(name, |database| change(&database.vfs))
             .and_then(|r| r)
-            .map_err(|source| Error::Vfs { database: String::from_utf8_lossy(name).into_owned(), source })
+            .map_err(|source| Error::of(name, source))
     }
 }
 
@@ -88,3 +103,7 @@ fn page(image: &Bytes) -> PageRef {
     Arc::get_mut(&mut page).expect("the page was allocated on the line above").copy_from_slice(image);
     page
 }
+
+#[cfg(test)]
+#[path = "fsm_test.rs"]
+mod tests;

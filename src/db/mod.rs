@@ -17,10 +17,10 @@ mod status;
 
 pub use budget::{ClientWatch, Verdict};
 pub use connection::DatabaseConnection;
-pub use fsm::Fsm;
+pub use fsm::{Error as FsmError, Fsm};
 pub use query::{Fill, Query};
 pub use registry::{Database, Registry};
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, SnapshotError};
 pub use status::Status;
 
 use crate::sqlite;

@@ -1,8 +1,16 @@
 //! The databases of a node by name, and what every session and the Raft thread share about each.
+//!
+//! **Identity.** A name stands for one [`Database`] as long as any session has it open; whatever changes its
+//! content, deletion and restore included, changes it in place. Were it exchanged for another one, a session of an
+//! earlier leadership could lead again and write into pages that nobody replicates. SQLite notices by itself: its
+//! page cache by the WAL-index header, which a restore makes unlike every earlier one, its parsed schema by the
+//! history count of the VFS. What must not go on is refused by locks: a transaction that is open, for reading or
+//! writing, makes the restore wait. What a session computed and still waits for is void through
+//! [`Database::abort_count`].
 
 use super::lane::Lane;
 use super::{Refused, status::Status};
-use crate::vfs::{self, TransactionId, Vfs};
+use crate::vfs::{self, Replacement, TransactionId, Vfs};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -71,6 +79,12 @@ impl Database {
         }
         self.published.store(self.proposed(), Ordering::Release);
         true
+    }
+
+    /// What sessions computed on the content before a restore is void.
+    fn note_replaced(&self) {
+        self.published.store(self.proposed(), Ordering::Release);
+        self.note_abort();
     }
 
     /// Tells everyone who waits on a speculative transaction that its outcome will never be known here.
@@ -163,6 +177,53 @@ impl Registry {
     ) -> Result<T, vfs::Error> {
         let mut databases = self.databases.lock();
         Registry::entry(&self.vfs, &mut databases, name).map(|entry| apply(&entry.database))
+    }
+
+    /// Makes these the only databases, in one step: all of them or, on failure, none; the error names the database
+    /// in the way. Sessions keep what they have open. A database without an image is removed, or, while a session
+    /// has it open, deleted for the last session to remove: a session must never work on a database that has
+    /// another one of its name beside it.
+    pub fn restore(&self, images: &[(Bytes, vfs::Image)]) -> Result<(), (Bytes, vfs::Error)> {
+        let mut databases = self.databases.lock();
+        let mut created = Vec::new();
+        let restored = self.restore_locked(&mut databases, images, &mut created);
+        if restored.is_err() {
+            // An empty database would be in the next snapshot.
+            for name in &created {
+                self.vfs.remove_database(name);
+                databases.remove(name);
+            }
+        }
+        restored
+    }
+
+    fn restore_locked(
+        &self,
+        databases: &mut HashMap<Bytes, Entry>,
+        images: &[(Bytes, vfs::Image)],
+        created: &mut Vec<Bytes>,
+    ) -> Result<(), (Bytes, vfs::Error)> {
+        for (name, _) in images.iter().filter(|(name, _)| !databases.contains_key(name)).collect::<Vec<_>>() {
+            Registry::entry(&self.vfs, databases, name).map_err(|error| (name.clone(), error))?;
+            created.push(name.clone());
+        }
+        let images: HashMap<_, _> = images.iter().map(|(name, image)| (name, image)).collect();
+        let replacement = |name| match images.get(name) {
+            Some(image) => Replacement::Image((*image).clone()),
+            None => Replacement::Deleted,
+        };
+        let all: Vec<Arc<Database>> = databases.values().map(|entry| entry.database.clone()).collect();
+        let changes: Vec<_> = all.iter().map(|d| (&*d.vfs, replacement(&d.name))).collect();
+        vfs::replace_all(&changes).map_err(|(position, error)| (all[position].name.clone(), error))?;
+        for database in all {
+            database.note_replaced();
+            let is_used = databases.get(&database.name).is_some_and(|entry| entry.sessions > 0);
+            if !is_used && !images.contains_key(&database.name) {
+                self.vfs.remove_database(&database.name);
+                databases.remove(&database.name);
+            }
+        }
+        Ok(())
     }
 
     /// All databases in order of creation.

@@ -17,6 +17,7 @@ use crate::codec::{Reader, Truncated, Writer};
 use crate::config::PAGE_SIZE;
 use crate::vfs::{Image, PageRef};
 use bytes::{Buf, BufMut, Bytes};
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -59,6 +60,12 @@ pub enum SnapshotError {
         /// First page without content.
         page: u32,
     },
+    /// Two databases with one name.
+    #[error("snapshot contains database {database:?} twice")]
+    Duplicate {
+        /// Name of the databases.
+        database: String,
+    },
     /// Bytes after the last database.
     #[error("snapshot has {0} bytes after its last database")]
     TrailingBytes(usize),
@@ -99,8 +106,14 @@ impl Snapshot {
         }
         let count = r.u64()?;
         let mut databases = Vec::new();
+        let mut names = HashSet::new();
         for _ in 0..count {
-            databases.push(decode_database(&mut r)?);
+            let (name, image) = decode_database(&mut r)?;
+            if !names.insert(name.clone()) {
+                let database = String::from_utf8_lossy(&name).into_owned();
+                return Err(SnapshotError::Duplicate { database });
+            }
+            databases.push((name, image));
         }
         match r.remaining() {
             0 => Ok(Snapshot { databases }),
@@ -233,6 +246,12 @@ mod tests {
         assert_eq!(fills(with_wal(&[1, 2, 3], &[(1, 3, 7), (3, 1, 8)])).unwrap(), [7]);
         assert_eq!(fills(with_wal(&[1, 2], &[])).unwrap(), [1, 2]);
         assert_eq!(fills(with_wal(&[], &[(1, 1, 5)])).unwrap(), [5]);
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_is_refused() {
+        let twice = Snapshot::decode(encoded(&[("a.db", &[1]), ("b.db", &[2]), ("a.db", &[3])]).into());
+        assert_eq!(twice.err(), Some(SnapshotError::Duplicate { database: "a.db".into() }));
     }
 
     #[test]

@@ -111,10 +111,12 @@ struct SnapshotRead {
     content: Result<LoadedSnapshot, store::Error>,
 }
 
-/// A snapshot of the leader's that is on disk and not yet in the databases.
+/// A snapshot of the leader's that is not yet in the databases.
 struct Installing {
     index: Index,
-    content: Bytes,
+    snapshot: Snapshot,
+    /// It is on disk.
+    stored: bool,
 }
 
 /// Owns the consensus state of a running node.
@@ -136,8 +138,7 @@ pub struct Driver {
     waiting: HashMap<Token, Waiting>,
     /// In order of `after`.
     held: VecDeque<Held>,
-    installing: Option<(Index, Bytes)>,
-    restoring: Option<Installing>,
+    installing: Option<Installing>,
     snapshots: (mpsc::UnboundedSender<SnapshotRead>, mpsc::UnboundedReceiver<SnapshotRead>),
     /// Open connections of each other server to us.
     connections: HashMap<ServerId, usize>,
@@ -178,7 +179,6 @@ impl Driver {
             waiting: HashMap::new(),
             held: VecDeque::new(),
             installing: None,
-            restoring: None,
             snapshots: mpsc::unbounded_channel(),
             connections: HashMap::new(),
         }
@@ -284,7 +284,12 @@ impl Driver {
                 tracing::warn!(%index, %error, "snapshot failed, the log keeps growing until one succeeds");
                 self.step(Input::SnapshotFailed { index })
             }
-            store::Event::SnapshotInstalled { index } => self.on_installed(index),
+            store::Event::SnapshotInstalled { index } => {
+                if let Some(installing) = self.installing.as_mut().filter(|i| i.index == index) {
+                    installing.stored = true;
+                }
+                self.settle()
+            }
             store::Event::SnapshotInstallFailed { index, error } => {
                 tracing::warn!(%index, %error, "the leader's snapshot could not be stored");
                 self.installing = None;
@@ -430,7 +435,7 @@ impl Driver {
 
     /// Applies in log order. A transaction executed here only has to be published.
     fn apply_committed(&mut self) -> Result<(), Fault> {
-        while self.applied < self.committed && self.restoring.is_none() && !self.blocked {
+        while self.applied < self.committed && self.installing.is_none() && !self.blocked {
             let index = self.applied.next();
             let Some(entry) = self.parts.core.entry(index) else {
                 return Err(Fault(format!("committed entry {index} is missing")));
@@ -445,7 +450,7 @@ impl Driver {
                 }
                 _ if entry.kind == EntryKind::Command => match self.fsm.apply(entry.payload.clone()) {
                     Ok(()) => {}
-                    Err(error) if error.is_busy() => {
+                    Err(db::FsmError::Busy { .. }) => {
                         self.blocked = true;
                         return Ok(());
                     }
@@ -537,37 +542,31 @@ impl Driver {
     /// First the disk, then the databases: a crash in between restores them from the disk.
     fn install(&mut self, point: SnapshotPoint, data: Bytes) -> Result<(), Fault> {
         let index = point.index;
-        if let Err(error) = Snapshot::decode(data.clone()) {
-            tracing::warn!(%index, %error, "the leader's snapshot cannot be read");
-            return self.step_once(Input::SnapshotInstalled { index, ok: false });
+        match Snapshot::decode(data.clone()) {
+            Ok(snapshot) => self.installing = Some(Installing { index, snapshot, stored: false }),
+            Err(error) => {
+                tracing::warn!(%index, %error, "the leader's snapshot cannot be read");
+                return self.step_once(Input::SnapshotInstalled { index, ok: false });
+            }
         }
-        self.installing = Some((index, data.clone()));
         let compression = self.compression();
         self.parts.store.install_snapshot(store::InstallRequest { point, content: data, compression });
         Ok(())
     }
 
-    fn on_installed(&mut self, index: Index) -> Result<(), Fault> {
-        let Some((_, data)) = self.installing.take_if(|(installing, _)| *installing == index) else {
-            return Err(Fault(format!("snapshot {index} was installed and nobody asked for it")));
-        };
-        self.restoring = Some(Installing { index, content: data });
-        self.settle()
-    }
-
     /// Brings the databases to the state of a snapshot that is on disk. Waits for sessions that still roll back.
     fn restore_installed(&mut self) -> Result<(), Fault> {
-        let Some(Installing { index, content }) = &self.restoring else { return Ok(()) };
+        let Some(Installing { index, snapshot, stored: true }) = &self.installing else { return Ok(()) };
         let index = *index;
-        match self.fsm.restore(content.clone()) {
+        match self.fsm.replace(snapshot) {
             Ok(()) => {}
-            Err(error) if error.is_busy() => {
+            Err(db::FsmError::Busy { .. }) => {
                 self.blocked = true;
                 return Ok(());
             }
             Err(error) => return Err(Fault(format!("restore snapshot {index}: {error}"))),
         }
-        self.restoring = None;
+        self.installing = None;
         (self.applied, self.committed, self.reported) = (index, index.max(self.committed), index);
         self.step_once(Input::SnapshotInstalled { index, ok: true })
     }

@@ -19,6 +19,8 @@ struct State {
     operations: Vec<String>,
     held: Option<&'static str>,
     failing: Option<&'static str>,
+    /// What fails once an operation was done.
+    failing_after: Option<(&'static str, &'static str)>,
     hook: Option<Hook>,
     is_holding: bool,
 }
@@ -60,6 +62,11 @@ impl TestFs {
         self.shared.0.lock().failing = Some(operation);
     }
 
+    /// Makes all operations fail whose name starts with the second, once one was done that starts with the first.
+    pub(super) fn fail_after(&self, done: &'static str, operation: &'static str) {
+        self.shared.0.lock().failing_after = Some((done, operation));
+    }
+
     /// Calls this before each operation, while no other one runs.
     pub(super) fn before_each(&self, hook: impl FnMut(&str) + Send + 'static) {
         self.shared.0.lock().hook = Some(Box::new(hook));
@@ -91,6 +98,11 @@ impl TestFs {
             hook(&operation);
         }
         let failing = state.failing.is_some_and(|failing| operation.starts_with(failing));
+        if let Some((done, failing)) = state.failing_after
+            && operation.starts_with(done)
+        {
+            (state.failing, state.failing_after) = (Some(failing), None);
+        }
         state.operations.push(operation);
         if failing {
             return Err(io::Error::from(rustix::io::Errno::IO));

@@ -365,6 +365,64 @@ fn a_truncation_cut_off_anywhere_leaves_a_beginning_of_the_log() {
 }
 
 #[test]
+fn truncations_and_appends_queued_together_can_be_cut_off_anywhere() {
+    // Cuts in a segment of an earlier run, in closed ones and in the open one of this run, and between two.
+    for (first_cut, second_cut) in [(41, 60), (90, 150), (120, 30)] {
+        let dir = directory();
+        let running = start(dir.path());
+        running.append_each(1, &entries(1..=40));
+        running.wait_for(40);
+        running.store.stop().unwrap();
+        let fs = TestFs::new();
+        let running = start_on(Arc::new(fs.clone()), dir.path());
+        running.append_each(41, &entries(41..=120));
+        running.wait_for(120);
+        let renewed = |term, index| Entry { term: Term(term), ..entry(index, 64) };
+        let path = dir.path().to_owned();
+        let images = Arc::new(Mutex::new(Vec::new()));
+        let taken = Arc::clone(&images);
+        fs.before_each(move |operation| taken.lock().push((operation.to_owned(), image(&path))));
+        let old = entries(1..=120);
+        let new: Vec<_> = (first_cut..=160).map(|index| renewed(2, index)).collect();
+        let newer: Vec<_> = (second_cut..=170).map(|index| renewed(3, index)).collect();
+        // The disk is busy while the rest is asked for, so that all of it is taken from the queue at once.
+        let queue = &running.store;
+        fs.hold("write metadata2");
+        queue.persist_vote(Term(3), None, Seq(1000));
+        fs.wait_until_held();
+        queue.truncate(Index(first_cut), Seq(1001));
+        queue.append(Index(first_cut), new.clone(), Seq(1002));
+        queue.truncate(Index(second_cut), Seq(1003));
+        queue.append(Index(second_cut), newer.clone(), Seq(1004));
+        fs.release();
+        running.wait_for(1004);
+        fs.before_each(|_| {});
+        let second = [&old[..first_cut as usize - 1], &new[..]].concat();
+        let third = [&second[..second_cut as usize - 1], &newer[..]].concat();
+        let images = std::mem::take(&mut *images.lock());
+        assert!(images.len() > 20, "{} crash points", images.len());
+        let mut stage = 0;
+        for (operation, image) in images {
+            let context = format!("cuts at {first_cut} and {second_cut}, before {operation}");
+            let found = load(image.path()).entries;
+            // The log only ever becomes a shorter beginning of what it was, then a longer one of what it is to be.
+            let is_of = |log: &[Entry]| log.starts_with(&found);
+            let now = [is_of(&old), is_of(&second), is_of(&third)];
+            let at_least = [first_cut.min(121), first_cut.min(second_cut), second_cut][stage] as usize - 1;
+            assert!(found.len() >= at_least, "{context}: {} entries", found.len());
+            while !now[stage] {
+                stage += 1;
+                assert!(stage < 3, "{context}: {} entries of no log there was", found.len());
+            }
+            assert_eq!(load(image.path()).entries, found, "second start: {context}");
+        }
+        assert_eq!(stage, 2);
+        running.store.stop().unwrap();
+        assert_eq!(load(dir.path()).entries, third);
+    }
+}
+
+#[test]
 fn a_crash_at_any_operation_keeps_everything_that_was_reported() {
     let (dir, fs) = (directory(), TestFs::new());
     let reported = Arc::new(Mutex::new(0));

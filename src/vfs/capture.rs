@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::database::{Database, State, random_word};
 use super::locks::LockMask;
-use super::pages::{PageRef, is_wal_page1, zeros};
+use super::pages::{PageRef, deleted_database, is_wal_page1, zeros};
 use super::{Error, shm::Header};
 
 const ALL_LOCKS: LockMask = 0xff;
@@ -36,25 +36,59 @@ impl Database {
     /// Replaces the whole content by an image. Nobody may hold a WAL lock; speculative transactions are
     /// dropped.
     pub fn restore(&self, image: Image) -> Result<(), Error> {
-        let size = u32::try_from(image.pages.len()).map_err(|_| Error::BadImage)?;
-        if !image.pages.first().is_some_and(|page| is_wal_page1(page)) {
-            return Err(Error::BadImage);
-        }
-        let salt = random_word()?;
-        let mut state = self.state.write();
-        if !state.locks.are_free(ALL_LOCKS) {
-            return Err(Error::Busy);
-        }
-        let unused = state.replace(image.pages, size, salt);
-        self.history.fetch_add(1, Ordering::AcqRel);
-        drop(state);
-        drop(unused);
-        Ok(())
+        replace_all(&[(self, Replacement::Image(image))]).map_err(|(_, error)| error)
     }
 }
 
+/// What a database is to become.
+#[derive(Debug, Clone)]
+pub enum Replacement {
+    /// The content of an image.
+    Image(Image),
+    /// Deleted, as after `PRAGMA delete_database`.
+    Deleted,
+}
+
+/// Replaces the content of several databases in one step, or of none: nobody may hold a WAL lock of any of them.
+/// Speculative transactions are dropped. Connections that are open stay open and find the new content at their next
+/// statement; images captured before keep what they hold. The databases must be different ones.
+///
+/// On failure says which of them was in the way.
+pub fn replace_all(changes: &[(&Database, Replacement)]) -> Result<(), (usize, Error)> {
+    let at = |position| move |error| (position, error);
+    let mut salts = Vec::with_capacity(changes.len());
+    for (position, (_, replacement)) in changes.iter().enumerate() {
+        check(replacement).map_err(at(position))?;
+        salts.push(random_word().map_err(at(position))?);
+    }
+    // Whoever else takes one of these locks holds no other: there is no order to keep.
+    let mut states: Vec<_> = changes.iter().map(|(database, _)| database.state.write()).collect();
+    if let Some(position) = states.iter().position(|state| !state.locks.are_free(ALL_LOCKS)) {
+        return Err((position, Error::Busy));
+    }
+    let mut unused = Vec::with_capacity(changes.len());
+    for ((state, (database, replacement)), salt) in states.iter_mut().zip(changes).zip(salts) {
+        let pages = match replacement {
+            Replacement::Image(image) => image.pages.clone(),
+            Replacement::Deleted => vec![deleted_database(state.newest_page1(state.committed))],
+        };
+        unused.push(state.replace(pages, salt));
+        database.history.fetch_add(1, Ordering::AcqRel);
+    }
+    drop(states);
+    drop(unused);
+    Ok(())
+}
+
+fn check(replacement: &Replacement) -> Result<(), Error> {
+    let Replacement::Image(Image { pages }) = replacement else { return Ok(()) };
+    let is_ours = pages.first().is_some_and(|page| is_wal_page1(page));
+    if is_ours && u32::try_from(pages.len()).is_ok() { Ok(()) } else { Err(Error::BadImage) }
+}
+
 impl State {
-    fn replace(&mut self, pages: Vec<PageRef>, size: u32, salt: u32) -> [Vec<PageRef>; 2] {
+    fn replace(&mut self, pages: Vec<PageRef>, salt: u32) -> [Vec<PageRef>; 2] {
+        let size = u32::try_from(pages.len()).expect("the number of pages was checked before");
         let frames = self.wal.truncate(0);
         let pages = std::mem::replace(&mut self.pages, pages);
         self.pipeline.clear();

@@ -25,7 +25,7 @@ mod shm;
 mod txn;
 mod wal;
 
-pub use capture::Image;
+pub use capture::{Image, Replacement, replace_all};
 pub use database::{Database, Pipeline};
 pub use pages::{PageNumber, PageRef, page_from};
 pub use txn::{Transaction, TransactionId};
