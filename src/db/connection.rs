@@ -53,8 +53,8 @@ pub struct DatabaseConnection {
     registry: Arc<Registry>,
     requests: mpsc::Sender<Request>,
     budget: Arc<Budget>,
-    /// [`Database::abort_count`] when the lane was entered.
-    abort_count: u64,
+    /// [`Database::void_count`] when the lane was entered.
+    void_count: u64,
     gate: Gate,
     /// Within this request it was made sure that the committed view may be read.
     confirmed: bool,
@@ -88,7 +88,7 @@ impl DatabaseConnection {
             registry: registry.clone(),
             requests: requests.clone(),
             budget: Arc::new(Budget::new(registry.status.clone(), watch)),
-            abort_count: database.abort_count(),
+            void_count: database.void_count(),
             gate: Gate::default(),
             confirmed: false,
         };
@@ -278,7 +278,7 @@ impl DatabaseConnection {
         if !self.registry.status.is_ready() {
             self.confirm().await?;
         }
-        self.abort_count = database.abort_count();
+        self.void_count = database.begin_writing()?;
         let base = database.proposed();
         let upgrade = self.sqlite()?.transaction_state() == TransactionState::Read;
         let admitted = |published: u64| {
@@ -287,7 +287,7 @@ impl DatabaseConnection {
             let room = pipeline.count < PIPELINE_TRANSACTIONS_MAX && pipeline.bytes < PIPELINE_BYTES_MAX;
             if upgrade { published == base } else { room }
         };
-        database.wait_published(self.abort_count, admitted).await?;
+        database.wait_published(self.void_count, admitted).await?;
         self.lane = Some(lane);
         if upgrade {
             self.sqlite()?.grant_permit();
@@ -331,7 +331,7 @@ impl DatabaseConnection {
             let proposal = Proposal {
                 database: self.database.clone(),
                 transaction: transaction.id,
-                abort_count: self.abort_count,
+                void_count: self.void_count,
                 command: command::encode_frames(&self.database.name, &transaction.pages),
                 done,
             };
@@ -369,9 +369,8 @@ impl DatabaseConnection {
     }
 
     fn pass_lane(&mut self) {
-        if self.lane.is_some() && self.database.abort_count() != self.abort_count {
-            // The Raft thread could not drop what was speculative while this connection held the write lock.
-            self.database.abort();
+        if self.lane.is_some() {
+            self.database.end_writing(self.void_count);
         }
         self.lane = None;
     }
@@ -394,7 +393,7 @@ impl DatabaseConnection {
     async fn settle_base(&mut self) -> Result<(), Failure> {
         let Some(base) = self.gate.base.take() else { return Ok(()) };
         self.database
-            .wait_published(self.abort_count, |published| published >= base)
+            .wait_published(self.void_count, |published| published >= base)
             .await
             .map_err(Failure::from)
     }

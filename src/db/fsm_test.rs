@@ -207,15 +207,15 @@ fn what_was_speculative_is_void_after_a_restore() {
     node.with_number("two", 20);
     let session = node.open("two");
     session.execute_speculatively("INSERT INTO t VALUES(5)");
-    let abort_count = session.database.abort_count();
+    let void_count = session.database.void_count();
     assert!(!session.database.vfs.drained());
     node.fsm.restore(snapshot()).unwrap();
     assert!(session.database.vfs.drained());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let waited = runtime.block_on(session.database.wait_published(abort_count, |_| true));
+    let waited = runtime.block_on(session.database.wait_published(void_count, |_| true));
     assert_eq!(waited, Err(crate::db::Refused::LeadershipLost));
     // Whoever comes next waits for nothing that will never be published.
-    let (now, proposed) = (session.database.abort_count(), session.database.proposed());
+    let (now, proposed) = (session.database.void_count(), session.database.proposed());
     let waited = runtime.block_on(session.database.wait_published(now, |published| published >= proposed));
     assert_eq!(waited, Ok(()));
     assert_eq!(session.sum(), 2);

@@ -37,8 +37,8 @@ pub struct Proposal {
     pub database: Arc<Database>,
     /// Its number in that database.
     pub transaction: TransactionId,
-    /// [`Database::abort_count`] when it ran: it is void if the count has changed since.
-    pub abort_count: u64,
+    /// [`Database::void_count`] when it ran: it is void if the count has changed since.
+    pub void_count: u64,
     /// The FRAMES command.
     pub command: Bytes,
     /// Told once it is published, or why it will not be.

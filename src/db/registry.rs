@@ -6,7 +6,7 @@
 //! page cache by the WAL-index header, which a restore makes unlike every earlier one, its parsed schema by the
 //! history count of the VFS. What must not go on is refused by locks: a transaction that is open, for reading or
 //! writing, makes the restore wait. What a session computed and still waits for is void through
-//! [`Database::abort_count`].
+//! [`Database::void_count`].
 
 use super::lane::Lane;
 use super::{Refused, status::Status};
@@ -30,8 +30,11 @@ pub struct Database {
     proposed: AtomicU64,
     /// Number of the newest transaction published. Written by the Raft thread.
     published: AtomicU64,
-    /// Counts aborts: whoever waits for a transaction learns that it will never be published.
-    aborts: AtomicU64,
+    /// Counts the times when everything speculative became void: whoever waits for a transaction learns that it
+    /// will never be published here. Changed with `doomed` locked.
+    void_count: AtomicU64,
+    /// What is speculative is void and could not be dropped: a session held the write lock.
+    doomed: Mutex<bool>,
     progress: Notify,
 }
 
@@ -43,7 +46,8 @@ impl Database {
             lane: Arc::default(),
             proposed: AtomicU64::new(0),
             published: AtomicU64::new(0),
-            aborts: AtomicU64::new(0),
+            void_count: AtomicU64::new(0),
+            doomed: Mutex::new(false),
             progress: Notify::new(),
         }
     }
@@ -58,9 +62,9 @@ impl Database {
         self.proposed.store(transaction.number(), Ordering::Release);
     }
 
-    /// Changes whenever speculative transactions are dropped.
-    pub fn abort_count(&self) -> u64 {
-        self.aborts.load(Ordering::Acquire)
+    /// Changes whenever what is speculative becomes void.
+    pub fn void_count(&self) -> u64 {
+        self.void_count.load(Ordering::Acquire)
     }
 
     /// Makes the oldest speculative transaction visible to readers. Called by the Raft thread, in log order.
@@ -71,33 +75,59 @@ impl Database {
         Ok(())
     }
 
-    /// Drops everything speculative. `false` while a write transaction is open: the session that holds it
-    /// must roll back first.
-    pub fn abort(&self) -> bool {
-        if self.vfs.abort().is_err() {
-            return false;
+    /// Everything speculative is void. Called by the Raft thread. If a session holds the write lock just now, that
+    /// session drops it when it leaves the lane, or the next one that enters.
+    pub fn void_speculation(&self) {
+        let mut doomed = self.doomed.lock();
+        self.void_count.fetch_add(1, Ordering::AcqRel);
+        *doomed = !self.drop_speculation();
+        drop(doomed);
+        self.progress.notify_waiters();
+    }
+
+    /// The holder of the lane begins to write. Returns [`Database::void_count`] as of that moment: what it executes
+    /// is void if the count changes before the Raft thread has it.
+    pub fn begin_writing(&self) -> Result<u64, Refused> {
+        let mut doomed = self.doomed.lock();
+        if *doomed {
+            *doomed = !self.drop_speculation();
         }
-        self.published.store(self.proposed(), Ordering::Release);
-        true
+        if *doomed { Err(Refused::LeadershipLost) } else { Ok(self.void_count()) }
     }
 
-    /// What sessions computed on the content before a restore is void.
+    /// The holder of the lane is about to leave it. If everything speculative became void since it began, so did
+    /// what it executed; nobody else has written since.
+    pub fn end_writing(&self, void_count: u64) {
+        let mut doomed = self.doomed.lock();
+        if self.void_count() != void_count {
+            *doomed = !self.drop_speculation();
+        }
+    }
+
+    /// False while a write transaction is open.
+    fn drop_speculation(&self) -> bool {
+        let dropped = self.vfs.abort().is_ok();
+        if dropped {
+            self.published.store(self.proposed(), Ordering::Release);
+        }
+        dropped
+    }
+
+    /// What sessions computed on the content before a restore is void, and was dropped with it.
     fn note_replaced(&self) {
+        let mut doomed = self.doomed.lock();
+        *doomed = false;
+        self.void_count.fetch_add(1, Ordering::AcqRel);
         self.published.store(self.proposed(), Ordering::Release);
-        self.note_abort();
-    }
-
-    /// Tells everyone who waits on a speculative transaction that its outcome will never be known here.
-    pub fn note_abort(&self) {
-        self.aborts.fetch_add(1, Ordering::AcqRel);
+        drop(doomed);
         self.progress.notify_waiters();
     }
 
     /// Waits until `done` holds for the newest published transaction. Fails when transactions that existed at
-    /// `abort_count` have been dropped.
+    /// `void_count` have become void.
     pub async fn wait_published(
         &self,
-        abort_count: u64,
+        void_count: u64,
         mut done: impl FnMut(u64) -> bool,
     ) -> Result<(), Refused> {
         loop {
@@ -105,7 +135,7 @@ impl Database {
             tokio::pin!(progress);
             // Registered before the check, so that no notification between check and wait is missed.
             progress.as_mut().enable();
-            if self.abort_count() != abort_count {
+            if self.void_count() != void_count {
                 return Err(Refused::LeadershipLost);
             }
             if done(self.published.load(Ordering::Acquire)) {

@@ -329,7 +329,7 @@ impl Driver {
     }
 
     fn propose(&mut self, proposal: Proposal) -> Result<(), Fault> {
-        if proposal.database.abort_count() != proposal.abort_count {
+        if proposal.database.void_count() != proposal.void_count {
             // It was built on transactions that have been dropped since.
             let _ = proposal.done.send(Err(Refused::LeadershipLost));
             return Ok(());
@@ -340,9 +340,8 @@ impl Driver {
         self.step(Input::Propose { token, commands })?;
         if let Some(refused) = self.proposing.take() {
             // The core did not accept it: this transaction and what was built on it will never be published.
-            refused.database.note_abort();
+            refused.database.void_speculation();
             let _ = refused.done.send(Err(Refused::NotLeader));
-            refused.database.abort();
         }
         Ok(())
     }
@@ -473,7 +472,7 @@ impl Driver {
                     && self.pending.front().is_some_and(|own| own.token == token)
                     && let Some(own) = self.pending.pop_front()
                 {
-                    own.database.note_abort();
+                    own.database.void_speculation();
                     let _ = own.done.send(Err(refused(refusal)));
                 }
             }
@@ -484,15 +483,10 @@ impl Driver {
     fn end_leadership(&mut self) {
         self.parts.registry.status.end_leading();
         for own in self.pending.drain(..) {
-            own.database.note_abort();
             let _ = own.done.send(Err(Refused::LeadershipLost));
         }
-        // A database whose write lock is held is aborted by the session that holds it, when it rolls back.
         for database in self.parts.registry.all() {
-            if database.vfs.pipeline().count > 0 {
-                database.note_abort();
-                database.abort();
-            }
+            database.void_speculation();
         }
     }
 
