@@ -1,12 +1,12 @@
 //! The databases of a node by name, and what every session and the Raft thread share about each.
 //!
 //! **Identity.** A name stands for one [`Database`] as long as any session has it open; whatever changes its
-//! content, deletion and restore included, changes it in place. Were it exchanged for another one, a session of an
-//! earlier leadership could lead again and write into pages that nobody replicates. SQLite notices by itself: its
-//! page cache by the WAL-index header, which a restore makes unlike every earlier one, its parsed schema by the
-//! history count of the VFS. What must not go on is refused by locks: a transaction that is open, for reading or
-//! writing, makes the restore wait. What a session computed and still waits for is void through
-//! [`Database::abort_count`].
+//! content, deletion and restore included, changes it in place. Were it exchanged for another one, a session
+//! of an earlier leadership could lead again and write into pages that nobody replicates. SQLite notices by
+//! itself: its page cache by the WAL-index header, which a restore makes unlike every earlier one, its parsed
+//! schema by the history count of the VFS. What must not go on is refused by locks: a transaction that is
+//! open, for reading or writing, makes the restore wait. What a session computed and still waits for is void
+//! through [`Database::abort_count`].
 
 use super::lane::Lane;
 use super::{Refused, status::Status};
@@ -179,10 +179,10 @@ impl Registry {
         Registry::entry(&self.vfs, &mut databases, name).map(|entry| apply(&entry.database))
     }
 
-    /// Makes these the only databases, in one step: all of them or, on failure, none; the error names the database
-    /// in the way. Sessions keep what they have open. A database without an image is removed, or, while a session
-    /// has it open, deleted for the last session to remove: a session must never work on a database that has
-    /// another one of its name beside it.
+    /// Makes these the only databases, in one step: all of them or, on failure, none; the error names the
+    /// database in the way. Sessions keep what they have open. A database without an image is removed, or,
+    /// while a session has it open, deleted for the last session to remove: a session must never work on a
+    /// database that has another one of its name beside it.
     pub fn restore(&self, images: &[(Bytes, vfs::Image)]) -> Result<(), (Bytes, vfs::Error)> {
         let mut databases = self.databases.lock();
         let mut created = Vec::new();
