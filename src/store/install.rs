@@ -6,9 +6,9 @@
 //!
 //! 1. `.meta`, then the content. With it the directory has its new state: from here on start-up takes what is
 //!    left of the log for superseded and drops it ([`super::load`]).
-//! 2. The closed segments go, from the last one down. In this order what a crash leaves either still holds the
-//!    entry at the snapshot's index, which has another term, or ends before it. In the other order it could look
-//!    like entries behind the snapshot.
+//! 2. The closed segments go, from the last one down. In this order what a crash leaves either still holds
+//!    the entry at the snapshot's index, which has another term, or ends before it. In the other order it
+//!    could look like entries behind the snapshot.
 //! 3. Older snapshots go.
 //!
 //! A failure before the content has its name leaves the old state, and the node goes on. After that the log

@@ -17,7 +17,7 @@
 //! | an open segment that ends inside a batch, or before its first | crashes or refuses | a torn tail |
 //! | an open segment with a batch of an unknown type | crashes | refuses |
 //! | two closed segments with one first index (cut-off truncation) | loses writes later | the shorter wins |
-//! | a log whose entry at the snapshot's index has another term (cut-off installation) | mixes them | drops the log |
+//! | a log that a snapshot took the place of (cut-off installation) | may mix them | drops the log |
 //! | a log of a later term than the metadata | starts, may vote twice | refuses |
 //!
 //! The price of the first rule: C writes requests that pile up as several batches in one go, so a power cut
