@@ -9,8 +9,8 @@ use crate::vfs::{self, PageRef};
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// Why committed state cannot be brought into the databases. Except for [`Error::Busy`] the node must stop: skipping
-/// would diverge.
+/// Why committed state cannot be brought into the databases. Except for [`Error::Busy`] the node must stop:
+/// skipping would diverge.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A committed command that we do not understand.
@@ -19,8 +19,8 @@ pub enum Error {
     /// A snapshot that we do not understand.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// A session of an earlier leadership, about to be closed, still holds a lock or has something speculative.
-    /// Nothing has changed: try again soon.
+    /// A session of an earlier leadership, about to be closed, still holds a lock or has something
+    /// speculative. Nothing has changed: try again soon.
     #[error("database {database:?} is in use")]
     Busy {
         /// Name of the database.
@@ -78,8 +78,8 @@ impl Fsm {
         self.replace(&Snapshot::decode(content)?)
     }
 
-    /// Makes the databases those of a snapshot, all in one step: what is not in it is deleted. [`Error::Busy`]
-    /// means that nothing has changed and that it will do later.
+    /// Makes the databases those of a snapshot, all in one step: what is not in it is deleted.
+    /// [`Error::Busy`] means that nothing has changed and that it will do later.
     pub fn replace(&self, snapshot: &Snapshot) -> Result<(), Error> {
         let restored = self.registry.restore(&snapshot.databases);
         restored.map_err(|(name, source)| Error::of(&name, source))

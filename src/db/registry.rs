@@ -209,10 +209,10 @@ impl Registry {
         Registry::entry(&self.vfs, &mut databases, name).map(|entry| apply(&entry.database))
     }
 
-    /// Makes these the only databases, in one step: all of them or, on failure, none; the error names the database
-    /// in the way. Sessions keep what they have open. A database without an image is removed, or, while a session
-    /// has it open, deleted for the last session to remove: a session must never work on a database that has
-    /// another one of its name beside it.
+    /// Makes these the only databases, in one step: all of them or, on failure, none; the error names the
+    /// database in the way. Sessions keep what they have open. A database without an image is removed, or,
+    /// while a session has it open, deleted for the last session to remove: a session must never work on a
+    /// database that has another one of its name beside it.
     pub fn restore(&self, images: &[(Bytes, vfs::Image)]) -> Result<(), (Bytes, vfs::Error)> {
         let mut databases = self.databases.lock();
         let mut created = Vec::new();

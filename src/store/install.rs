@@ -1,18 +1,19 @@
-//! Installing a snapshot that a leader sent: it takes the place of the whole log. Part of the snapshot thread.
+//! Installing a snapshot that a leader sent: it takes the place of the whole log. Part of the snapshot
+//! thread.
 //!
-//! The disk thread finishes every earlier request, closes all segments and lends the log; until it has it back,
-//! later appends, truncations and votes wait in its queue. Then, each step durable before the next:
+//! The disk thread finishes every earlier request, closes all segments and lends the log; until it has it
+//! back, later appends, truncations and votes wait in its queue. Then, each step durable before the next:
 //!
 //! 1. `.meta`, then the content. With it the directory has its new state: from here on start-up takes what is
 //!    left of the log for superseded and drops it ([`super::load`]).
-//! 2. The closed segments go, from the last one down. In this order what a crash leaves either still holds the
-//!    entry at the snapshot's index, which has another term, or ends before it. In the other order it could look
-//!    like entries behind the snapshot.
+//! 2. The closed segments go, from the last one down. In this order what a crash leaves either still holds
+//!    the entry at the snapshot's index, which has another term, or ends before it. In the other order it
+//!    could look like entries behind the snapshot.
 //! 3. Older snapshots go.
 //!
-//! A failure before the content has its name leaves the old state, and the node goes on. After that the log on
-//! disk and the one in memory differ, and the store fails as after any other failed write: a restart finds the
-//! new state.
+//! A failure before the content has its name leaves the old state, and the node goes on. After that the log
+//! on disk and the one in memory differ, and the store fails as after any other failed write: a restart finds
+//! the new state.
 
 use super::Event;
 use super::error::Error;

@@ -17,7 +17,7 @@
 //! | an open segment that ends inside a batch, or before its first | crashes or refuses | a torn tail |
 //! | an open segment with a batch of an unknown type | crashes | refuses |
 //! | two closed segments with one first index (cut-off truncation) | loses writes later | the shorter wins |
-//! | a log whose entry at the snapshot's index has another term (cut-off installation) | mixes them | drops the log |
+//! | a log that a snapshot took the place of (cut-off installation) | may mix them | drops the log |
 //! | a log of a later term than the metadata | starts, may vote twice | refuses |
 //!
 //! The price of the first rule: C writes requests that pile up as several batches in one go, so a power cut
@@ -128,8 +128,8 @@ impl Attempt {
         Index(self.first_index.0 + self.entries.len() as u64)
     }
 
-    /// Begins a new log behind the snapshot. The files of the old one go from the last one down, so that what a
-    /// crash leaves is dropped, too.
+    /// Begins a new log behind the snapshot. The files of the old one go from the last one down, so that what
+    /// a crash leaves is dropped, too.
     fn drop_log(&mut self, listing: &Listing, reason: &str) {
         let Some((name, _)) = &self.snapshot else { return };
         self.first_index = name.index.next();
@@ -472,9 +472,10 @@ fn select_closed(closed: &mut Vec<ClosedName>, snapshot: SnapshotName, has_open:
     Ok(())
 }
 
-/// Whether the snapshot took the place of the whole log, and by what that shows. A snapshot contains only what is
-/// committed, so a log without its last entry has nothing behind it that is. An installation that was cut off
-/// leaves such a log. It must go before anything is appended: the next open segment would continue it.
+/// Whether the snapshot took the place of the whole log, and by what that shows. A snapshot contains only
+/// what is committed, so a log without its last entry has nothing behind it that is. An installation that was
+/// cut off leaves such a log. It must go before anything is appended: the next open segment would continue
+/// it.
 ///
 /// Only closed segments can show it: of an open one it is not certain where it belongs.
 fn supersession(attempt: &Attempt, found: &[ClosedName], selected: &[ClosedName]) -> Option<String> {

@@ -187,8 +187,8 @@ impl Store {
         self.snapshot_job(Some(Request::CloseSegment { done }), Job::Store { request, closed });
     }
 
-    /// Replaces the whole log by a snapshot, after all requests before this one; those after it wait. The next
-    /// entry is the one behind the snapshot. Reported as [`Event::SnapshotInstalled`].
+    /// Replaces the whole log by a snapshot, after all requests before this one; those after it wait. The
+    /// next entry is the one behind the snapshot. Reported as [`Event::SnapshotInstalled`].
     pub fn install_snapshot(&self, request: InstallRequest) {
         let (grant, granted) = channel();
         let (give_back, returned) = channel();
@@ -196,8 +196,8 @@ impl Store {
         self.snapshot_job(Some(lend), Job::Install(Install { request, granted, returned: give_back }));
     }
 
-    /// Reads the newest snapshot at `index`, after what was asked of the snapshot thread before. It is an error
-    /// if that has been replaced by newer ones.
+    /// Reads the newest snapshot at `index`, after what was asked of the snapshot thread before. It is an
+    /// error if that has been replaced by newer ones.
     pub fn read_snapshot(&self, index: Index, reply: OnRead) {
         self.snapshot_job(None, Job::Read { index, reply });
     }

@@ -1,6 +1,7 @@
-//! The snapshot thread, `dqlite/snap`: writes snapshots one at a time, reads them for other servers, and removes
-//! what they make superfluous. It owns the snapshot files and the closed segments behind the newest snapshot; the
-//! disk thread never touches those. The rest of the log is its own only while [`super::install`] has it on loan.
+//! The snapshot thread, `dqlite/snap`: writes snapshots one at a time, reads them for other servers, and
+//! removes what they make superfluous. It owns the snapshot files and the closed segments behind the newest
+//! snapshot; the disk thread never touches those. The rest of the log is its own only while
+//! [`super::install`] has it on loan.
 //!
 //! Order: the segment in use is closed (appends go on in the next one); `.meta`; the content; then old
 //! snapshots go, then old segments. Everything is durable before the next step, so nothing is removed before
@@ -100,8 +101,8 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// A name that sorts behind every other snapshot: start-up reads the last one. The clock restarts with the
-    /// machine, so of one index the time may have to be ahead of it.
+    /// A name that sorts behind every other snapshot: start-up reads the last one. The clock restarts with
+    /// the machine, so of one index the time may have to be ahead of it.
     pub(super) fn name(&self, point: &SnapshotPoint) -> Result<SnapshotName, Error> {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let now_ms = now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000;

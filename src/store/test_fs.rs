@@ -62,7 +62,8 @@ impl TestFs {
         self.shared.0.lock().failing = Some(operation);
     }
 
-    /// Makes all operations fail whose name starts with the second, once one was done that starts with the first.
+    /// Makes all operations fail whose name starts with the second, once one was done that starts with the
+    /// first.
     pub(super) fn fail_after(&self, done: &'static str, operation: &'static str) {
         self.shared.0.lock().failing_after = Some((done, operation));
     }

@@ -405,7 +405,8 @@ fn truncations_and_appends_queued_together_can_be_cut_off_anywhere() {
         for (operation, image) in images {
             let context = format!("cuts at {first_cut} and {second_cut}, before {operation}");
             let found = load(image.path()).entries;
-            // The log only ever becomes a shorter beginning of what it was, then a longer one of what it is to be.
+            // The log only ever becomes a shorter beginning of what it was, then a longer one of what it is
+            // to be.
             let is_of = |log: &[Entry]| log.starts_with(&found);
             let now = [is_of(&old), is_of(&second), is_of(&third)];
             let at_least = [first_cut.min(121), first_cut.min(second_cut), second_cut][stage] as usize - 1;

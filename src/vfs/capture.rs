@@ -49,9 +49,9 @@ pub enum Replacement {
     Deleted,
 }
 
-/// Replaces the content of several databases in one step, or of none: nobody may hold a WAL lock of any of them.
-/// Speculative transactions are dropped. Connections that are open stay open and find the new content at their next
-/// statement; images captured before keep what they hold. The databases must be different ones.
+/// Replaces the content of several databases in one step, or of none: nobody may hold a WAL lock of any of
+/// them. Speculative transactions are dropped. Connections that are open stay open and find the new content
+/// at their next statement; images captured before keep what they hold. The databases must be different ones.
 ///
 /// On failure says which of them was in the way.
 pub fn replace_all(changes: &[(&Database, Replacement)]) -> Result<(), (usize, Error)> {
