@@ -93,7 +93,8 @@ pub const PEER_READ_SIZE: usize = 16 << 10;
 pub const PEER_QUEUE_BYTES_MAX: usize = 16 << 20;
 /// Messages that may wait for one peer.
 pub const PEER_QUEUE_MESSAGES_MAX: usize = 8192;
-/// Peers with a queue. The one that was longest not sent to makes room: addresses of strangers are not proven.
+/// Peers with a queue. The one that was longest not sent to makes room: addresses of strangers are not
+/// proven.
 pub const PEERS_MAX: usize = 256;
 /// Pieces of messages given to the kernel at once; it takes at most 1024.
 pub const PEER_WRITE_PIECES: usize = 256;
@@ -103,7 +104,8 @@ pub const PEER_CONNECT_TIMEOUT_MS: u64 = 2000;
 pub const PEER_RECONNECT_MIN_MS: u64 = 20;
 /// See [`PEER_RECONNECT_MIN_MS`].
 pub const PEER_RECONNECT_MAX_MS: u64 = 1000;
-/// Time since the last message to a peer for which a broken connection is made again at once, in milliseconds.
+/// Time since the last message to a peer for which a broken connection is made again at once, in
+/// milliseconds.
 pub const PEER_RECENT_MS: u64 = 5000;
 /// Silence after which the kernel asks whether the host of a peer is still there, in milliseconds.
 pub const PEER_KEEPALIVE_IDLE_MS: u64 = 5000;

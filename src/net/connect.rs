@@ -17,8 +17,8 @@ use crate::config::PEER_CONNECT_TIMEOUT_MS;
 
 /// Connects in the embedder's own way, for example through a proxy that encrypts.
 pub trait Connector: Send + Sync {
-    /// Returns a connected stream socket, TCP or Unix. May block: it is called on a thread of its own, where a
-    /// panic counts as a failure. Nothing interrupts it.
+    /// Returns a connected stream socket, TCP or Unix. May block: it is called on a thread of its own, where
+    /// a panic counts as a failure. Nothing interrupts it.
     fn connect(&self, address: &str) -> io::Result<OwnedFd>;
 }
 
@@ -55,8 +55,8 @@ pub enum ConnectError {
 }
 
 impl Connect {
-    /// Connects. Must be called within a tokio runtime. If this is cancelled, a call of the embedder's function
-    /// runs to its end, and its connection is closed.
+    /// Connects. Must be called within a tokio runtime. If this is cancelled, a call of the embedder's
+    /// function runs to its end, and its connection is closed.
     pub async fn connect(&self, address: &str) -> Result<Stream, ConnectError> {
         match self {
             Connect::Tcp => connect_tcp(address).await,

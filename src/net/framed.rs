@@ -75,7 +75,8 @@ impl ReadBuffer {
         Ok(Some(Frame { header, body }))
     }
 
-    /// Takes everything that was not taken yet: behind CONNECT, the beginning of the messages between servers.
+    /// Takes everything that was not taken yet: behind CONNECT, the beginning of the messages between
+    /// servers.
     pub fn take_rest(&mut self) -> BytesMut {
         std::mem::take(&mut self.bytes)
     }

@@ -1,8 +1,9 @@
-//! Messages that wait for one peer: put in by the Raft thread, taken out by the task that writes them. Bounded,
-//! in bytes and in number; what the task has taken counts until the socket has it.
+//! Messages that wait for one peer: put in by the Raft thread, taken out by the task that writes them.
+//! Bounded, in bytes and in number; what the task has taken counts until the socket has it.
 //!
 //! The last message that fits may be of any size, or a large one would never find an empty queue while small
-//! ones keep coming. Its payload is shared with the log anyway. A snapshot counts apart: there is at most one.
+//! ones keep coming. Its payload is shared with the log anyway. A snapshot counts apart: there is at most
+//! one.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;

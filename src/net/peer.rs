@@ -1,6 +1,6 @@
 //! Connections to the other servers, on which we only write: the version word and CONNECT, then messages.
-//! [`Peers`] belongs to the Raft thread and never blocks; each peer has a queue and a task on the runtime of the
-//! clients that connects, writes and notices when the other side closes.
+//! [`Peers`] belongs to the Raft thread and never blocks; each peer has a queue and a task on the runtime of
+//! the clients that connects, writes and notices when the other side closes.
 //!
 //! ```text
 //! waiting --(something to send)--> connecting --> connected
@@ -8,9 +8,9 @@
 //!    +------ delay, 20 ms to 1 s <-----+--- failed <--+      the queue is dropped, Unreachable is reported
 //! ```
 //!
-//! A connection that breaks is made again at once if it was in use lately, before the next message needs it: a
-//! follower must not lose its leader for longer than a blip. The delay doubles while connections last less than
-//! its maximum, since a server that is not ready accepts and closes.
+//! A connection that breaks is made again at once if it was in use lately, before the next message needs it:
+//! a follower must not lose its leader for longer than a blip. The delay doubles while connections last less
+//! than its maximum, since a server that is not ready accepts and closes.
 //!
 //! Messages on one connection stay in order. What was written before a connection broke may be lost, and a
 //! broken one may still deliver after the next has begun: Raft allows for both.
@@ -104,8 +104,8 @@ impl Peers {
         }
     }
 
-    /// Queues a snapshot, and reports [`PeerEvent::SnapshotSent`] when it has left or cannot. Messages that are
-    /// sent later wait behind it.
+    /// Queues a snapshot, and reports [`PeerEvent::SnapshotSent`] when it has left or cannot. Messages that
+    /// are sent later wait behind it.
     pub fn send_snapshot(&mut self, to: ServerId, address: &str, message: InstallSnapshot) {
         let ticket = SnapshotTicket { to, sent: false, shared: self.shared.clone() };
         let encoded = encode(Message::InstallSnapshot(message));

@@ -1,9 +1,9 @@
-//! Messages from another server, on the connection that it opened with CONNECT. Runs in the task that accepted
-//! the connection.
+//! Messages from another server, on the connection that it opened with CONNECT. Runs in the task that
+//! accepted the connection.
 //!
 //! Messages are handed over strictly in order, one at a time, and nothing is read while one is being handed
-//! over: a server that is too fast is held up by TCP. We never write here; answers travel on a connection of our
-//! own, see [`super::peer`].
+//! over: a server that is too fast is held up by TCP. We never write here; answers travel on a connection of
+//! our own, see [`super::peer`].
 
 use std::future::Future;
 use std::io;

@@ -42,8 +42,8 @@ impl Stream {
         }
     }
 
-    /// Writes the beginning of `pieces`, as much as the socket takes, and waits until that is something. If this
-    /// is cancelled, nothing was written.
+    /// Writes the beginning of `pieces`, as much as the socket takes, and waits until that is something. If
+    /// this is cancelled, nothing was written.
     pub async fn write_some(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.async_io(Interest::WRITABLE, || send_pieces(stream, pieces)).await,

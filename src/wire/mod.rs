@@ -1,5 +1,5 @@
-//! The client protocol, and the protocol between servers ([`raft`], [`raft_decoder`]): bytes to values and back.
-//! Pure: no sockets, no clock, no SQL.
+//! The client protocol, and the protocol between servers ([`raft`], [`raft_decoder`]): bytes to values and
+//! back. Pure: no sockets, no clock, no SQL.
 //!
 //! ```text
 //! client -> server   u64 protocol version, then request frames

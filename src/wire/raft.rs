@@ -1,5 +1,5 @@
-//! The messages between servers: bytes to values and back. Pure: no sockets, no clock. [`super::raft_decoder`]
-//! cuts a stream into messages.
+//! The messages between servers: bytes to values and back. Pure: no sockets, no clock.
+//! [`super::raft_decoder`] cuts a stream into messages.
 //!
 //! ```text
 //! message         u64 type | u64 size of the header | header | payload
@@ -23,8 +23,8 @@
 //! ```
 //!
 //! C sends uninitialised memory in what is called unused here, and as the stamp; it may also leave the last
-//! word of types 1 and 5 out. We send zeros for what is unused. Receivers ignore whatever follows the fields of
-//! types 1 and 5; the headers of the others have one of the sizes above exactly.
+//! word of types 1 and 5 out. We send zeros for what is unused. Receivers ignore whatever follows the fields
+//! of types 1 and 5; the headers of the others have one of the sizes above exactly.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 

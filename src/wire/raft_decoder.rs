@@ -1,12 +1,12 @@
 //! The bytes of a connection between servers, cut into messages. Pure: whoever owns the socket puts bytes in.
 //!
 //! ```text
-//! preamble (16 bytes) | header (up to RAFT_HEADER_SIZE_MAX) | payload (up to *_PAYLOAD_SIZE_MAX) | preamble ...
+//! preamble (16 bytes) | header (up to RAFT_HEADER_SIZE_MAX) | payload (up to *_PAYLOAD_SIZE_MAX) | ...
 //! ```
 //!
-//! Memory follows what has arrived, never what is announced: beyond 1 MiB both buffers at most double. A payload
-//! has a buffer of its own, so that entries kept in the log do not keep the bytes around them. It is filled from
-//! the socket directly, except for the little that arrived together with its header.
+//! Memory follows what has arrived, never what is announced: beyond 1 MiB both buffers at most double. A
+//! payload has a buffer of its own, so that entries kept in the log do not keep the bytes around them. It is
+//! filled from the socket directly, except for the little that arrived together with its header.
 
 use bytes::buf::Limit;
 use bytes::{Buf, BufMut, BytesMut};
