@@ -4,7 +4,7 @@
 set -u
 cd "$(dirname "$0")/.."
 
-CARGO=${CARGO:-cargo}
+export CARGO=${CARGO:-cargo}
 LOGS=build/check
 PASSED=0
 FAILED=0
@@ -20,54 +20,47 @@ note() {
     echo "check: $line"
 }
 
-# step NAME SECONDS COMMAND...: runs the command, at most that long, with its output in a log.
+# step NAME SECONDS COMMAND...: runs the command, at most that long, with its output in a log. Exit code 77 means that it
+# cannot run here; the line "skipped: " in its log says why.
 step() {
     name=$1
     limit=$2
     shift 2
     echo "check: $name: $*"
     begin=$(date +%s)
-    if timeout -k 10 "$limit" "$@" > "$LOGS/$name.log" 2>&1 < /dev/null; then
+    status=0
+    timeout -k 10 "$limit" "$@" > "$LOGS/$name.log" 2>&1 < /dev/null || status=$?
+    took=$(($(date +%s) - begin))
+    case $status in
+    0)
         PASSED=$((PASSED + 1))
-        note passed $(($(date +%s) - begin)) "$name"
+        note passed "$took" "$name"
         # What a reader wants to see even when all is well.
-        grep -E '^(test result:|[a-z0-9-]+: skipped|kill9: |benchmark: [0-9])' "$LOGS/$name.log"
-    else
+        grep -E '^(test result:|kill9: |benchmark: [0-9])' "$LOGS/$name.log"
+        ;;
+    77)
+        SKIPPED=$((SKIPPED + 1))
+        note skipped "$took" "$name: $(sed -n 's/.*skipped: //p' "$LOGS/$name.log")"
+        ;;
+    *)
         FAILED=$((FAILED + 1))
-        note FAILED $(($(date +%s) - begin)) "$name (all of it: $LOGS/$name.log)"
+        note FAILED "$took" "$name (all of it: $LOGS/$name.log)"
         tail -n 60 "$LOGS/$name.log"
-    fi
-}
-
-skip() {
-    SKIPPED=$((SKIPPED + 1))
-    note skipped 0 "$1: $2"
+        ;;
+    esac
 }
 
 step format 60 "$CARGO" fmt --check
 step clippy 600 "$CARGO" clippy --all-targets -- -D warnings
-if command -v cargo-deny > /dev/null; then
-    step deny 120 "$CARGO" deny check
-else
-    skip deny "cargo-deny is not installed"
-fi
+step deny 120 sh tests/deny.sh
 step test 900 "$CARGO" test
 step stage 900 make --no-print-directory stage
 step c-tests 700 sh c-tests/run.sh
 step demo 120 sh c-tests/demo/demo.sh
-if command -v dqlite-demo > /dev/null; then
-    step dropin-demo 120 sh tests/dropin/demo.sh
-    step dropin-benchmark 150 sh tests/dropin/benchmark.sh
-else
-    skip dropin-demo "Debian's go-dqlite is not installed (make deps)"
-    skip dropin-benchmark "Debian's go-dqlite is not installed (make deps)"
-fi
+step dropin-demo 120 sh tests/dropin/demo.sh
+step dropin-benchmark 150 sh tests/dropin/benchmark.sh
 step dropin-python 100 sh tests/dropin/python.sh
-if ldconfig -p | grep -q 'libdqlite\.so\.0 '; then
-    step dropin-exchange 200 sh tests/dropin/exchange.sh
-else
-    skip dropin-exchange "Debian's libdqlite0 is not installed (make deps)"
-fi
+step dropin-exchange 200 sh tests/dropin/exchange.sh
 step kill9 300 sh tests/dropin/kill9.sh
 
 echo

@@ -6,6 +6,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 . tests/dropin/setup.sh
 
+command -v dqlite-benchmark > /dev/null || skip "Debian's go-dqlite is not installed (make deps)"
 SECONDS_LONG=${BENCHMARK_SECONDS:-30}
 DB=127.0.0.1:$(free_port)
 

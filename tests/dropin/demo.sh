@@ -5,6 +5,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 . tests/dropin/setup.sh
 
+command -v dqlite-demo > /dev/null || skip "Debian's go-dqlite is not installed (make deps)"
 API=127.0.0.1:$(free_port)
 DB=127.0.0.1:$(free_port)
 

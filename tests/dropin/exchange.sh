@@ -5,7 +5,8 @@ set -eu
 cd "$(dirname "$0")/../.."
 . tests/dropin/setup.sh
 
-C_LIBRARY_PATH=$(dirname "$(ldconfig -p | sed -n 's/.*libdqlite\.so\.0 .* => //p' | head -n 1)")
+C_LIBRARY_PATH=$(debian_library_path)
+[ -n "$C_LIBRARY_PATH" ] || skip "Debian's libdqlite0 is not installed (make deps)"
 OUR_LIBRARY_PATH=$LIBRARY_PATH
 ADDRESS=127.0.0.1:$(free_port)
 cc -std=gnu99 -Wall -Wextra -Iinclude -o "$WORK/host" c-tests/demo/host.c c-tests/wire_client.c \

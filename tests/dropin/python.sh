@@ -4,10 +4,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 . tests/dropin/setup.sh
 
-if ! [ -x build/venv/bin/python ]; then
-    say "skipped: no Python 3.13 or newer (make deps)"
-    exit 0
-fi
+[ -x build/venv/bin/python ] || skip "no Python 3.13 or newer (make deps)"
 ADDRESS=127.0.0.1:$(free_port)
 cc -std=gnu99 -Wall -Wextra -Iinclude -o "$WORK/host" c-tests/demo/host.c c-tests/wire_client.c \
     "$LIBRARY_PATH/libdqlite.so.0"

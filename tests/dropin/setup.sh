@@ -10,13 +10,19 @@ STAGE=$PWD/build/stage
 STARTED=""
 LIBRARY=${LIBRARY:-stage}
 
+# Where the loader finds Debian's own libdqlite.so.0; nothing if it is not installed.
+debian_library_path() {
+    ldconfig -p | sed -n 's|.*libdqlite\.so\.0 .* => \(.*\)/.*|\1|p' | head -n 1
+}
+
 case $LIBRARY in
 stage)
     LIBRARY_PATH=$STAGE/lib
     [ -e "$LIBRARY_PATH/libdqlite.so.0" ] || { echo "$NAME: no library in build/stage; run: make stage" >&2; exit 1; }
     ;;
 debian)
-    LIBRARY_PATH=$(dirname "$(ldconfig -p | sed -n 's/.*libdqlite\.so\.0 .* => //p' | head -n 1)")
+    LIBRARY_PATH=$(debian_library_path)
+    [ -n "$LIBRARY_PATH" ] || { echo "$NAME: Debian's libdqlite0 is not installed" >&2; exit 2; }
     ;;
 *)
     echo "$NAME: LIBRARY is stage or debian, not $LIBRARY" >&2
@@ -33,6 +39,12 @@ fail() {
     exit 1
 }
 
+# Ends the script as one that cannot run here: tests/check.sh counts it apart.
+skip() {
+    say "skipped: $*"
+    exit 77
+}
+
 # On failure the work directory stays and the end of every log is shown.
 finish() {
     status=$?
@@ -40,7 +52,7 @@ finish() {
     for pid in $STARTED; do
         kill -KILL "$pid" 2> /dev/null || true
     done
-    if [ "$status" -eq 0 ]; then
+    if [ "$status" -eq 0 ] || [ "$status" -eq 77 ]; then
         rm -rf "$WORK"
     else
         for log in "$WORK"/*.log; do
