@@ -1,13 +1,11 @@
 //! Several nodes in one process, over real sockets and disks: what a cluster promises its clients.
 
-mod support;
-
+use crate::support::{Client, Failure, TestNode, free_address};
 use dqlite::wire::request::{Request, Server};
 use dqlite::wire::response::Response;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, Failure, TestNode, free_address};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
