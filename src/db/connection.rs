@@ -298,8 +298,8 @@ impl DatabaseConnection {
         Ok(())
     }
 
-    /// Before a statement that reads the committed view: it must be as new as anything a client was ever told. Within
-    /// a read transaction the view is fixed already.
+    /// Before a statement that reads the committed view: it must be as new as anything a client was ever
+    /// told. Within a read transaction the view is fixed already.
     async fn confirm_read(&mut self) -> Result<(), Failure> {
         let begins = self.sqlite()?.transaction_state() == TransactionState::None;
         if begins && !self.confirmed && !self.registry.status.has_lease() {

@@ -49,8 +49,8 @@ pub struct Proposal {
 pub enum Request {
     /// To commit a transaction.
     Propose(Proposal),
-    /// To confirm that the databases may be read: everything committed when this was asked is applied, and this
-    /// node certainly led at some moment since.
+    /// To confirm that the databases may be read: everything committed when this was asked is applied, and
+    /// this node certainly led at some moment since.
     Read {
         /// Told once it is so.
         done: oneshot::Sender<Result<(), Refused>>,

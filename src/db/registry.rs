@@ -1,12 +1,12 @@
 //! The databases of a node by name, and what every session and the Raft thread share about each.
 //!
 //! **Identity.** A name stands for one [`Database`] as long as any session has it open; whatever changes its
-//! content, deletion and restore included, changes it in place. Were it exchanged for another one, a session of an
-//! earlier leadership could lead again and write into pages that nobody replicates. SQLite notices by itself: its
-//! page cache by the WAL-index header, which a restore makes unlike every earlier one, its parsed schema by the
-//! history count of the VFS. What must not go on is refused by locks: a transaction that is open, for reading or
-//! writing, makes the restore wait. What a session computed and still waits for is void through
-//! [`Database::void_count`].
+//! content, deletion and restore included, changes it in place. Were it exchanged for another one, a session
+//! of an earlier leadership could lead again and write into pages that nobody replicates. SQLite notices by
+//! itself: its page cache by the WAL-index header, which a restore makes unlike every earlier one, its parsed
+//! schema by the history count of the VFS. What must not go on is refused by locks: a transaction that is
+//! open, for reading or writing, makes the restore wait. What a session computed and still waits for is void
+//! through [`Database::void_count`].
 
 use super::lane::Lane;
 use super::{Refused, status::Status};
@@ -30,8 +30,8 @@ pub struct Database {
     proposed: AtomicU64,
     /// Number of the newest transaction published. Written by the Raft thread.
     published: AtomicU64,
-    /// Counts the times when everything speculative became void: whoever waits for a transaction learns that it
-    /// will never be published here. Changed with `doomed` locked.
+    /// Counts the times when everything speculative became void: whoever waits for a transaction learns that
+    /// it will never be published here. Changed with `doomed` locked.
     void_count: AtomicU64,
     /// What is speculative is void and could not be dropped: a session held the write lock.
     doomed: Mutex<bool>,
@@ -75,8 +75,8 @@ impl Database {
         Ok(())
     }
 
-    /// Everything speculative is void. Called by the Raft thread. If a session holds the write lock just now, that
-    /// session drops it when it leaves the lane, or the next one that enters.
+    /// Everything speculative is void. Called by the Raft thread. If a session holds the write lock just now,
+    /// that session drops it when it leaves the lane, or the next one that enters.
     pub fn void_speculation(&self) {
         let mut doomed = self.doomed.lock();
         self.void_count.fetch_add(1, Ordering::AcqRel);
@@ -85,8 +85,8 @@ impl Database {
         self.progress.notify_waiters();
     }
 
-    /// The holder of the lane begins to write. Returns [`Database::void_count`] as of that moment: what it executes
-    /// is void if the count changes before the Raft thread has it.
+    /// The holder of the lane begins to write. Returns [`Database::void_count`] as of that moment: what it
+    /// executes is void if the count changes before the Raft thread has it.
     pub fn begin_writing(&self) -> Result<u64, Refused> {
         let mut doomed = self.doomed.lock();
         if *doomed {
@@ -95,8 +95,8 @@ impl Database {
         if *doomed { Err(Refused::LeadershipLost) } else { Ok(self.void_count()) }
     }
 
-    /// The holder of the lane is about to leave it. If everything speculative became void since it began, so did
-    /// what it executed; nobody else has written since.
+    /// The holder of the lane is about to leave it. If everything speculative became void since it began, so
+    /// did what it executed; nobody else has written since.
     pub fn end_writing(&self, void_count: u64) {
         let mut doomed = self.doomed.lock();
         if self.void_count() != void_count {

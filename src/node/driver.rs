@@ -1,5 +1,5 @@
-//! The Raft thread: waits for one event, steps the core, carries out what it answers. Never waits for a disk, for
-//! SQLite, for another server or for a client; runs no SQL.
+//! The Raft thread: waits for one event, steps the core, carries out what it answers. Never waits for a disk,
+//! for SQLite, for another server or for a client; runs no SQL.
 
 use super::fault::Fence;
 use super::membership::Membership;
@@ -548,7 +548,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Brings the databases to the state of a snapshot that is on disk. Waits for sessions that still roll back.
+    /// Brings the databases to the state of a snapshot that is on disk. Waits for sessions that still roll
+    /// back.
     fn restore_installed(&mut self) -> Result<(), Fault> {
         let Some(Installing { index, snapshot, stored: true }) = &self.installing else { return Ok(()) };
         let index = *index;

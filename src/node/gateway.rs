@@ -72,7 +72,8 @@ impl Session {
             },
         };
         let client = self.client.clone();
-        // A client that leaves while its request waits, for the lane or for rows to be taken, ends the session.
+        // A client that leaves while its request waits, for the lane or for rows to be taken, ends the
+        // session.
         tokio::select! {
             biased;
             served = self.serve(request) => served,
