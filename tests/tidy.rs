@@ -16,7 +16,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("error", &[]),
     ("config", &[]),
     ("trace", &["config"]),
-    ("raft", &["codec"]),
+    ("raft", &["codec", "config"]),
     ("sqlite", &["error", "config"]),
     ("wire", &["codec", "error", "config", "raft"]),
     ("store", &["codec", "error", "config", "raft"]),

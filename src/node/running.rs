@@ -76,9 +76,17 @@ impl Running {
         });
         let own = Peer { id: node.id, address: node.address.clone() };
         let peers = Peers::new(&own, connect, clients.handle().clone(), report);
-        let queues = Queues { requests: requests_in, orders: orders_in, inbound: inbound_in, peer_events };
-        let (raft, stop_raft) =
-            start_raft(node, settings, directory, loaded, &registry, &membership, &fence, peers, queues)?;
+        let wiring = Wiring {
+            registry: registry.clone(),
+            membership,
+            fence: fence.clone(),
+            peers,
+            peer_events,
+            requests: requests_in,
+            orders: orders_in,
+            inbound: inbound_in,
+        };
+        let (raft, stop_raft) = start_raft(node, settings, directory, loaded, wiring)?;
         let (stop_accepting, stopped) = oneshot::channel();
         let accepting = clients.spawn(accept_clients(listener, shared, stopped));
         Ok(Running { clients, stop_accepting, accepting, raft, stop_raft, registry, fence })
@@ -111,12 +119,16 @@ impl Running {
     }
 }
 
-/// The receiving ends of what the Raft thread listens to.
-struct Queues {
+/// What connects the Raft thread with the rest of the node.
+struct Wiring {
+    registry: Arc<Registry>,
+    membership: Arc<Membership>,
+    fence: Arc<Fence>,
+    peers: Peers,
+    peer_events: mpsc::UnboundedReceiver<PeerEvent>,
     requests: mpsc::Receiver<db::Request>,
     orders: mpsc::Receiver<Order>,
     inbound: mpsc::Receiver<Inbound>,
-    peer_events: mpsc::UnboundedReceiver<PeerEvent>,
 }
 
 /// Starts the disk threads and the Raft thread, and waits until the state found on disk is applied.
@@ -125,39 +137,37 @@ fn start_raft(
     settings: &Settings,
     directory: LockedDirectory,
     loaded: Loaded,
-    registry: &Arc<Registry>,
-    membership: &Arc<Membership>,
-    fence: &Arc<Fence>,
-    peers: Peers,
-    queues: Queues,
+    wiring: Wiring,
 ) -> Result<(JoinHandle<()>, oneshot::Sender<()>), Error> {
     let (events, store_events) = mpsc::unbounded_channel();
     // The Raft thread outlives the disk threads, except after a fault, when nobody listens any more.
     let report = Box::new(move |event: store::Event| drop(events.send(event)));
     let store = Store::start(directory, &loaded, store::Options::default(), report)?;
     let core = Raft::new(core_options(node, settings), seed());
+    let fence = wiring.fence.clone();
     let (stop_raft, stop) = oneshot::channel();
     let parts = Parts {
         core,
         store,
         store_events,
-        peers,
-        peer_events: queues.peer_events,
-        inbound: queues.inbound,
-        requests: queues.requests,
-        orders: queues.orders,
+        peers: wiring.peers,
+        peer_events: wiring.peer_events,
+        inbound: wiring.inbound,
+        requests: wiring.requests,
+        orders: wiring.orders,
         stop,
-        registry: registry.clone(),
-        membership: membership.clone(),
-        fence: fence.clone(),
+        registry: wiring.registry,
+        membership: wiring.membership,
+        fence: wiring.fence,
         compression: node.compression.clone(),
         trailing: settings.snapshot_trailing,
     };
     let (ready, started) = oneshot::channel();
-    let own_fence = fence.clone();
+    let (guard, status) = (fence.clone(), node.status.clone());
     let thread = std::thread::Builder::new().name("dqlite/raft".into()).spawn(move || {
-        let guard = own_fence.clone();
         guard.guard("dqlite/raft", move || raft_thread(parts, loaded, ready));
+        // However it ended: without this thread nothing can be answered any more.
+        status.end_leading();
     });
     let thread = thread.map_err(|e| Error::failed(format!("cannot start the raft thread: {e}")))?;
     match started.blocking_recv() {

@@ -13,7 +13,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use libsqlite3_sys as ffi;
 
-use crate::config::PAGE_SIZE;
+use crate::config::{PAGE_SIZE, TRANSACTION_PAGES_MAX};
 
 use super::Fault;
 use super::database::Database;
@@ -330,6 +330,9 @@ unsafe extern "C" fn wal_write(
             database.fault.record("SQLite writes to the WAL without the WRITE lock");
             return ffi::SQLITE_IOERR_WRITE;
         };
+        if state.wal.frame_count() - writer.base >= TRANSACTION_PAGES_MAX && state.wal.extends(offset) {
+            return ffi::SQLITE_FULL;
+        }
         match state.wal.write(bytes, offset, writer.base) {
             Ok(()) => ffi::SQLITE_OK,
             Err(access) => {

@@ -133,6 +133,11 @@ impl Wal {
         Ok(())
     }
 
+    /// Whether a write there needs a frame that does not exist yet.
+    pub(super) fn extends(&self, offset: u64) -> bool {
+        matches!(place(offset), Some(Place::Frame { slot, .. }) if slot >= self.frames.len())
+    }
+
     /// Writes the file header, a frame header or a page. Frames up to `base` are not the open transaction's
     /// and cannot be touched; a frame header may extend the file by one frame.
     pub(super) fn write(&mut self, bytes: &[u8], offset: u64, base: u32) -> Result<(), BadAccess> {

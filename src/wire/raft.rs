@@ -144,7 +144,8 @@ impl Encoded {
     }
 }
 
-/// The bytes of a message.
+/// The bytes of a message. An answer that does not say which vote it answers has the form of old servers, who
+/// make no promises either.
 ///
 /// # Panics
 /// If an entry is larger than the 32 bits of its size can say; the log on disk has the same limit.

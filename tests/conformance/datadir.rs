@@ -3,6 +3,8 @@
 //! Directories of clusters with several voters cannot be led by a single node, so the log is applied the way
 //! the Raft thread applies it, and the tables are read through the VFS.
 
+#![allow(clippy::unwrap_used)] // the tools outside of test functions panic too
+
 use dqlite::config::{CHECKPOINT_THRESHOLD_FRAMES, PAGE_SIZE};
 use dqlite::db::{Fsm, Registry};
 use dqlite::raft::{EntryKind, Index};

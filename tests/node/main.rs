@@ -1,5 +1,7 @@
 //! Real nodes in this process, over real sockets and disks, seen by their clients.
 
+#![allow(clippy::unwrap_used)] // the tools outside of test functions panic too
+
 mod cluster;
 mod single_node;
 mod support;

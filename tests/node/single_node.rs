@@ -433,3 +433,15 @@ fn a_node_is_started_once_and_says_so() {
         assert_eq!(error.kind, dqlite::node::ErrorKind::Misuse);
     }
 }
+
+#[test]
+fn a_transaction_too_large_for_one_log_entry_is_refused_and_leaves_nothing() {
+    let (_directory, node) = node();
+    let mut client = node.open("test.db");
+    client.exec("CREATE TABLE t (data BLOB)").unwrap();
+    let refused = client.exec("INSERT INTO t VALUES (zeroblob(300000000)), (zeroblob(300000000))");
+    assert_eq!(refused, Err(failure(13, "database or disk is full")));
+    assert_eq!(client.integer("SELECT count(*) FROM t"), 0);
+    client.exec("INSERT INTO t VALUES (zeroblob(1000000))").unwrap();
+    assert_eq!(client.text("PRAGMA integrity_check"), "ok");
+}
