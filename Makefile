@@ -10,8 +10,9 @@ CARGO      ?= cargo
 API_VERSION  := 1.18.6
 LIBRARY_FILE := libdqlite.so.0.0.1
 STAGE        := $(CURDIR)/build/stage
+BUILT        := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: all help install stage demo check kill9 fix deps clean
+.PHONY: all help install stage demo check kill9 compare fix deps clean
 
 all: ## Build the library, shared and static, in release form
 	$(CARGO) build --release --lib
@@ -19,19 +20,21 @@ all: ## Build the library, shared and static, in release form
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-install: all ## Install library, header and dqlite.pc (DESTDIR=, PREFIX=, LIBDIR=)
+# Builds nothing, so that it can be run with rights and a PATH of its own.
+install: ## Install library, header and dqlite.pc that `make` has built (DESTDIR=, PREFIX=, LIBDIR=)
+	@test -f $(BUILT)/libdqlite.so || { echo "There is nothing to install yet: run make first." >&2; exit 1; }
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
-	install -m 755 target/release/libdqlite.so $(DESTDIR)$(LIBDIR)/$(LIBRARY_FILE)
+	install -m 755 $(BUILT)/libdqlite.so $(DESTDIR)$(LIBDIR)/$(LIBRARY_FILE)
 	ln -sf $(LIBRARY_FILE) $(DESTDIR)$(LIBDIR)/libdqlite.so.0
 	ln -sf libdqlite.so.0 $(DESTDIR)$(LIBDIR)/libdqlite.so
-	install -m 644 target/release/libdqlite.a $(DESTDIR)$(LIBDIR)/libdqlite.a
+	install -m 644 $(BUILT)/libdqlite.a $(DESTDIR)$(LIBDIR)/libdqlite.a
 	install -m 644 include/dqlite.h $(DESTDIR)$(INCLUDEDIR)/dqlite.h
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 		-e 's|@VERSION@|$(API_VERSION)|' pkgconfig/dqlite.pc.in \
 		> $(DESTDIR)$(LIBDIR)/pkgconfig/dqlite.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/dqlite.pc
 
-stage: ## Install into build/stage, where the tests and the demo look
+stage: all ## Build, and install into build/stage, where the tests and the demo look
 	@$(MAKE) -s --no-print-directory install DESTDIR= PREFIX=$(STAGE) LIBDIR=$(STAGE)/lib INCLUDEDIR=$(STAGE)/include
 
 demo: deps stage ## Run a small program with a node inside, kill it, and show that the data is still there
@@ -42,6 +45,9 @@ check: deps ## Run every test; ends with a summary
 
 kill9: deps stage ## 200 rounds of writers and kill -9 (KILL9_ROUNDS=, KILL9_SEED=)
 	@KILL9_ROUNDS=$${KILL9_ROUNDS:-200} sh tests/dropin/kill9.sh
+
+compare: deps stage ## Size, memory and latency beside Debian's C library
+	@sh c-tests/compare/compare.sh
 
 fix: ## Format the code and write include/dqlite.h again
 	$(CARGO) fmt

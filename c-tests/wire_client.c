@@ -16,11 +16,15 @@
 enum {
     REQUEST_LEADER = 0,
     REQUEST_OPEN = 3,
+    REQUEST_PREPARE = 4,
+    REQUEST_EXEC = 5,
+    REQUEST_QUERY = 6,
     REQUEST_EXEC_SQL = 8,
     REQUEST_QUERY_SQL = 9,
     RESPONSE_FAILURE = 0,
     RESPONSE_SERVER = 1,
     RESPONSE_DB = 4,
+    RESPONSE_STMT = 5,
     RESPONSE_RESULT = 6,
     RESPONSE_ROWS = 7
 };
@@ -28,6 +32,7 @@ enum {
 #define PROTOCOL_VERSION 1u
 #define BODY_SIZE_MAX ((size_t)64 << 20)
 #define COLUMNS_MAX 2000
+#define PARAMETERS_MAX 7 /* their kinds fit into one word */
 #define ROWS_DONE UINT64_C(0xFFFFFFFFFFFFFFFF)
 #define ROWS_PART UINT64_C(0xEEEEEEEEEEEEEEEE)
 
@@ -135,11 +140,11 @@ static const char *take_text(struct reader *reader)
 
 /* ---- the connection ---- */
 
-static int send_all(struct wire_client *client, const void *data, size_t size)
+static int send_all(struct wire_client *client, const void *data, size_t size, int flags)
 {
     const char *bytes = data;
     while (size > 0) {
-        ssize_t sent = send(client->fd, bytes, size, MSG_NOSIGNAL);
+        ssize_t sent = send(client->fd, bytes, size, MSG_NOSIGNAL | flags);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent <= 0)
@@ -175,9 +180,10 @@ static int send_request(struct wire_client *client, int type)
     for (i = 0; i < 4; i++)
         header[i] = (unsigned char)(words >> (8 * i));
     header[4] = (unsigned char)type;
-    if (send_all(client, header, sizeof header) != WIRE_OK)
+    /* MSG_MORE: header and body leave together. */
+    if (send_all(client, header, sizeof header, client->body_size > 0 ? MSG_MORE : 0) != WIRE_OK)
         return WIRE_BROKEN;
-    return send_all(client, client->body, client->body_size);
+    return send_all(client, client->body, client->body_size, 0);
 }
 
 /* Receives one message, which must be of the type expected or a failure. */
@@ -236,7 +242,7 @@ int wire_connect(struct wire_client *client, const char *address, int timeout_ms
     setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (connect(client->fd, (struct sockaddr *)&to, sizeof to) != 0)
         broken(client, "connect to %s: %s", address, strerror(errno));
-    else if (send_all(client, version, sizeof version) == WIRE_OK)
+    else if (send_all(client, version, sizeof version, 0) == WIRE_OK)
         return WIRE_OK;
     close(client->fd);
     client->fd = -1;
@@ -286,19 +292,61 @@ static int send_sql(struct wire_client *client, int type, const char *sql)
     return send_request(client, type);
 }
 
-int wire_exec(struct wire_client *client, const char *sql)
+int wire_prepare(struct wire_client *client, const char *sql, uint32_t *statement)
 {
     struct reader reader;
     int result;
-    if (send_sql(client, REQUEST_EXEC_SQL, sql) != WIRE_OK)
+    if (send_sql(client, REQUEST_PREPARE, sql) != WIRE_OK)
         return WIRE_BROKEN;
-    result = receive_response(client, RESPONSE_RESULT);
+    result = receive_response(client, RESPONSE_STMT);
+    if (result != WIRE_OK)
+        return result;
+    reader = reader_of(client);
+    /* The number of the database in the lower half is that of the connection's only one. */
+    *statement = (uint32_t)(take_word(&reader) >> 32);
+    return reader.failed ? broken(client, "an answer that cannot be read") : WIRE_OK;
+}
+
+/* Count and kinds, a byte each, in whole words; then the values, a word each. */
+static int send_prepared(struct wire_client *client, int type, uint32_t statement, size_t count, const int64_t *values)
+{
+    uint64_t header = count;
+    size_t i;
+    if (count > PARAMETERS_MAX)
+        return broken(client, "%zu parameters", count);
+    for (i = 0; i < count; i++)
+        header |= (uint64_t)WIRE_INTEGER << (8 * (i + 1));
+    client->body_size = 0;
+    if (put_word(client, (uint64_t)statement << 32) != WIRE_OK || put_word(client, header) != WIRE_OK)
+        return WIRE_BROKEN;
+    for (i = 0; i < count; i++)
+        if (put_word(client, (uint64_t)values[i]) != WIRE_OK)
+            return WIRE_BROKEN;
+    return send_request(client, type);
+}
+
+static int receive_result(struct wire_client *client)
+{
+    struct reader reader;
+    int result = receive_response(client, RESPONSE_RESULT);
     if (result != WIRE_OK)
         return result;
     reader = reader_of(client);
     client->last_id = take_word(&reader);
     client->row_count = take_word(&reader);
     return reader.failed ? broken(client, "an answer that cannot be read") : WIRE_OK;
+}
+
+int wire_exec(struct wire_client *client, const char *sql)
+{
+    int result = send_sql(client, REQUEST_EXEC_SQL, sql);
+    return result == WIRE_OK ? receive_result(client) : result;
+}
+
+int wire_exec_prepared(struct wire_client *client, uint32_t statement, size_t count, const int64_t *values)
+{
+    int result = send_prepared(client, REQUEST_EXEC, statement, count, values);
+    return result == WIRE_OK ? receive_result(client) : result;
 }
 
 /* Codes above 5 are forms of the first five that a column's declared type asks for. */
@@ -382,12 +430,10 @@ static int take_rows(struct wire_client *client, wire_row_function row, void *ar
     return WIRE_OK;
 }
 
-int wire_query(struct wire_client *client, const char *sql, wire_row_function row, void *arg)
+static int receive_rows(struct wire_client *client, wire_row_function row, void *arg)
 {
     uint64_t marker = ROWS_PART;
     client->row_count = 0;
-    if (send_sql(client, REQUEST_QUERY_SQL, sql) != WIRE_OK)
-        return WIRE_BROKEN;
     while (marker == ROWS_PART) {
         int result = receive_response(client, RESPONSE_ROWS);
         if (result != WIRE_OK)
@@ -398,4 +444,17 @@ int wire_query(struct wire_client *client, const char *sql, wire_row_function ro
             return result;
     }
     return WIRE_OK;
+}
+
+int wire_query(struct wire_client *client, const char *sql, wire_row_function row, void *arg)
+{
+    int result = send_sql(client, REQUEST_QUERY_SQL, sql);
+    return result == WIRE_OK ? receive_rows(client, row, arg) : result;
+}
+
+int wire_query_prepared(struct wire_client *client, uint32_t statement, size_t count, const int64_t *values,
+                        wire_row_function row, void *arg)
+{
+    int result = send_prepared(client, REQUEST_QUERY, statement, count, values);
+    return result == WIRE_OK ? receive_rows(client, row, arg) : result;
 }

@@ -60,6 +60,14 @@ int wire_exec(struct wire_client *client, const char *sql);
 /* Runs one statement and calls row (may be NULL) for each of its rows. */
 int wire_query(struct wire_client *client, const char *sql, wire_row_function row, void *arg);
 
+/* Prepares one statement; its number is valid on this connection. */
+int wire_prepare(struct wire_client *client, const char *sql, uint32_t *statement);
+
+/* As wire_exec and wire_query, for a prepared statement, with up to seven integer parameters. */
+int wire_exec_prepared(struct wire_client *client, uint32_t statement, size_t count, const int64_t *values);
+int wire_query_prepared(struct wire_client *client, uint32_t statement, size_t count, const int64_t *values,
+                        wire_row_function row, void *arg);
+
 /* Asks which server leads; id 0 if none is known. */
 int wire_leader(struct wire_client *client, uint64_t *id);
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Licences, advisories and sources of the dependencies, by deny.toml; needs cargo-deny.
+# Licences, versions and sources of the dependencies, by deny.toml; needs cargo-deny.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -7,4 +7,4 @@ if ! command -v cargo-deny > /dev/null; then
     echo "deny: skipped: cargo-deny is not installed (cargo install --locked cargo-deny)"
     exit 77
 fi
-exec "${CARGO:-cargo}" deny check
+exec "${CARGO:-cargo}" deny check licenses bans sources
