@@ -242,15 +242,17 @@ impl Node {
         self.life.lock().check_not_running()
     }
 
-    /// Comes with clusters: an error that says so.
+    /// Not available yet: an error that says so.
     pub fn enable_role_management(&self) -> Result<(), Error> {
-        Err(Error::failed("role management is not available in this release: it runs single nodes"))
+        Err(Error::failed("role management is not available in this release yet"))
     }
 
-    /// Misuse unless running. A single node has nobody to hand over to.
+    /// Misuse unless running. Not available yet: an error that says what to do instead.
     pub fn handover(&self) -> Result<(), Error> {
         match self.life.lock().stage {
-            Stage::Running(_) => Err(Error::failed("no other voter to hand over to")),
+            Stage::Running(_) => Err(Error::failed(
+                "handover is not available in this release yet: have a client send TRANSFER to the leader",
+            )),
             Stage::Created(_) | Stage::Stopped => Err(Error::misuse("the node is not running")),
         }
     }
