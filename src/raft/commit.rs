@@ -1,19 +1,26 @@
 //! From durable to committed to applied (dissertation 3.5, 3.6.2). Part of the core.
 
+use super::configuration::{Configuration, Server};
 use super::error::StepError;
 use super::output::{Output, Outputs};
-use super::types::{Index, Seq, ServerId};
+use super::planted::Bug;
+use super::types::{EntryKind, Index, Role, Seq, ServerId};
 use super::{Raft, Standing};
 
 impl Raft {
     pub(super) fn persisted(&mut self, seq: Seq, out: &mut Outputs) -> Result<(), StepError> {
         self.persistence.acknowledge(seq)?;
         // Before anything is committed, or the databases are ahead of the snapshot when it is captured.
-        self.take_snapshot_if_due(out);
+        if !self.has(Bug::SnapshotAfterCommit) {
+            self.take_snapshot_if_due(out);
+        }
         self.count_votes(out);
         self.commit_by_counting(out);
         self.confirm_reads(out);
         self.time_out_target(out);
+        if self.has(Bug::SnapshotAfterCommit) {
+            self.take_snapshot_if_due(out);
+        }
         Ok(())
     }
 
@@ -40,6 +47,9 @@ impl Raft {
     pub(super) fn truncate_from(&mut self, index: Index, out: &mut Outputs) {
         assert!(index > self.commit_index, "truncation at {index}, committed {}", self.commit_index);
         self.log.truncate_from(index);
+        if self.has(Bug::ConfigurationNotRolledBack) {
+            return;
+        }
         if self.configurations.truncate_from(index) {
             let configuration = self.configurations.current().clone();
             out.push(Output::ConfigurationChanged { configuration });
@@ -54,7 +64,7 @@ impl Raft {
         }
         if let Some(index) = self.quorum_index()
             && index > self.commit_index
-            && self.log.term_at(index) == Some(self.term)
+            && (self.log.term_at(index) == Some(self.term) || self.has(Bug::CommitOlderTerm))
         {
             self.advance_commit(index, out);
         }
@@ -64,15 +74,27 @@ impl Raft {
     /// no voter does not count itself (dissertation 4.2.2).
     fn quorum_index(&self) -> Option<Index> {
         let configuration = self.configurations.current();
-        let mut stored: Vec<Index> = configuration.voters().map(|voter| self.match_index(voter.id)).collect();
+        let counts = |server: &&Server| {
+            server.role == Role::Voter
+                || (server.role == Role::Standby && self.has(Bug::StandbysCount))
+                || (server.id == self.options.id && self.has(Bug::RemovedLeaderCountsItself))
+        };
+        let servers = configuration.servers.iter().filter(counts);
+        let mut stored: Vec<Index> = servers.map(|server| self.match_index(server.id)).collect();
         stored.sort_unstable_by(|a, b| b.cmp(a));
-        stored.get(configuration.quorum() - 1).copied()
+        let quorum = if self.has(Bug::HalfIsQuorum) {
+            configuration.voters().count().div_ceil(2).max(1)
+        } else {
+            configuration.quorum()
+        };
+        stored.get(quorum - 1).copied()
     }
 
     /// Up to where a server is known to store our log (dissertation figure 3.1, matchIndex). For this server
     /// that is what its disk has confirmed, not what it appended.
     fn match_index(&self, id: ServerId) -> Index {
         match &self.standing {
+            _ if id == self.options.id && self.has(Bug::LeaderCountsUnpersisted) => self.log.last_index(),
             _ if id == self.options.id => self.persistence.persisted_index(),
             Standing::Leader(leader) => leader.progress.get(&id).map_or(Index(0), |other| other.matched),
             _ => Index(0),
@@ -83,11 +105,25 @@ impl Raft {
     pub(super) fn advance_commit(&mut self, index: Index, out: &mut Outputs) {
         assert!(index > self.commit_index, "commit index went from {} to {index}", self.commit_index);
         assert!(index <= self.log.last_index(), "committed {index}, which is not in the log");
-        self.commit_index = index;
+        let before = std::mem::replace(&mut self.commit_index, index);
         out.push(Output::Commit { up_to: index });
+        if self.has(Bug::ConfigurationAtCommit) {
+            self.put_committed_in_force(before, out);
+        }
         if let Standing::Leader(leader) = &mut self.standing {
             leader.complete_through(index, out);
             self.leave_if_removed(out);
+        }
+    }
+
+    /// What [`Bug::ConfigurationAtCommit`] does.
+    fn put_committed_in_force(&mut self, before: Index, out: &mut Outputs) {
+        for index in (before.0 + 1..=self.commit_index.0).map(Index) {
+            let change = self.log.get(index).filter(|entry| entry.kind == EntryKind::Change);
+            let configuration = change.map(|entry| Configuration::decode(entry.payload.clone()));
+            if let Some(Ok(configuration)) = configuration {
+                self.put_in_force(index, configuration, out);
+            }
         }
     }
 
@@ -95,6 +131,9 @@ impl Raft {
     /// others, since nobody may be elected until they know.
     fn leave_if_removed(&mut self, out: &mut Outputs) {
         let committed = self.configurations.current_index() <= self.commit_index;
+        if self.has(Bug::RemovedLeaderStays) {
+            return;
+        }
         if committed && !self.configurations.current().is_voter(self.options.id) {
             self.heartbeat(out);
             self.step_down(out);

@@ -19,7 +19,6 @@ use super::Standing;
 use super::configuration::Server;
 use super::input::Peer;
 use super::leader::Leader;
-use super::log::Log;
 use super::message::{Message, RequestVote, RequestVoteResult, TimeoutNow};
 use super::output::{Output, Outputs, Refusal, State};
 use super::planted::Bug;
@@ -79,8 +78,8 @@ impl Raft {
     fn may_lead(&self) -> bool {
         let committed = self.configurations.current_index() <= self.commit_index;
         let id = self.options.id;
-        self.configurations.current().is_voter(id)
-            || (!committed && self.configurations.previous().is_voter(id))
+        let demoted = !committed && self.configurations.previous().is_voter(id);
+        self.configurations.current().is_voter(id) || (demoted && !self.has(Bug::DemotedVoterGivesUp))
     }
 
     /// A random timeout, so that candidates seldom meet (dissertation 3.4).
@@ -103,7 +102,11 @@ impl Raft {
 
     /// End of the time in which this server gives no vote; see the module `lease`.
     pub(super) fn vote_window_end(&self) -> Time {
-        let since = self.last_contact.map_or(self.started_at, |contact| contact.max(self.started_at));
+        let started = if self.has(Bug::LeaseForgottenByRestart) { Time(0) } else { self.started_at };
+        let since = self.last_contact.map_or(started, |contact| contact.max(started));
+        if self.has(Bug::LeaseWithoutMargin) {
+            return Time(since.0 + self.options.lease_ms());
+        }
         Time(since.0 + self.options.vote_window_ms())
     }
 
@@ -119,6 +122,9 @@ impl Raft {
         let window_end = self.vote_window_end().max(self.now);
         let delay_ms = self.rng.below(self.options.lease_ms() / 2 + 1);
         self.timer.fires_at = self.timer.fires_at.min(Time(window_end.0 + delay_ms));
+        if self.has(Bug::ConnectionLostIsDeath) {
+            self.timer.fires_at = self.now;
+        }
     }
 
     pub(super) fn election_tick(&mut self, out: &mut Outputs) {
@@ -142,6 +148,12 @@ impl Raft {
             }
             return;
         }
+        if self.has(Bug::DisruptForever)
+            && matches!(&self.standing, Standing::Candidate(candidate) if candidate.phase == Phase::Vote)
+        {
+            self.campaign(Phase::Vote, true, 0, out);
+            return;
+        }
         // A sole voter has nobody to ask.
         let sole_voter = self.configurations.current().is_sole_voter(self.options.id);
         let phase = if sole_voter { Phase::Vote } else { Phase::PreVote };
@@ -157,7 +169,9 @@ impl Raft {
     pub(super) fn start_election_timer(&mut self, out: &mut Outputs) {
         let configuration = self.configurations.current();
         let sole_voter = configuration.is_sole_voter(self.options.id);
-        if sole_voter && configuration.servers.len() == 1 && self.configurations.current_index() <= Index(1) {
+        let always_alone =
+            configuration.servers.len() == 1 && self.configurations.current_index() <= Index(1);
+        if sole_voter && (always_alone || self.has(Bug::SoleVoterKeepsTerm)) {
             self.become_leader(out);
             return;
         }
@@ -295,6 +309,11 @@ impl Raft {
 
     /// Enters a higher term as a follower without a leader (dissertation 3.3).
     pub(super) fn adopt_term(&mut self, term: Term, out: &mut Outputs) {
+        if self.has(Bug::TermNotPersisted) {
+            (self.term, self.voted_for) = (term, None);
+            self.become_follower(None, out);
+            return;
+        }
         self.set_term_and_vote(term, None, out);
         self.become_follower(None, out);
     }
@@ -331,10 +350,15 @@ impl Raft {
             self.answer_vote(from, &request, false, out);
             return;
         }
-        let up_to_date = log_is_up_to_date(&request, &self.log);
-        let free = term > self.term || self.voted_for.is_none_or(|voted_for| voted_for == candidate);
+        let up_to_date = self.log_is_up_to_date(&request);
+        let free = term > self.term
+            || self.voted_for.is_none_or(|voted_for| voted_for == candidate)
+            || self.has(Bug::VoteTwice);
+        let refuses =
+            self.has(Bug::NonVoterRefusesVote) && !self.configurations.current().is_voter(self.options.id);
         // While a snapshot is installed the log does not say what this server holds.
-        let granted = term >= self.term && self.installation.is_none() && up_to_date && (pre_vote || free);
+        let granted =
+            term >= self.term && self.installation.is_none() && up_to_date && (pre_vote || free) && !refuses;
         if !pre_vote {
             let vote = granted.then_some(candidate);
             if term > self.term {
@@ -362,7 +386,9 @@ impl Raft {
 
     /// Whether a vote would endanger a leader, or the lease it may hold (dissertation 4.2.3, 6.4.1).
     fn protects_leader(&self) -> bool {
-        if self.now < self.vote_window_end() && !self.has(Bug::NoPromise) {
+        let lost = matches!(&self.standing, Standing::Follower(Follower { connection_lost: true, .. }));
+        let promised = !(self.has(Bug::NoPromise) || lost && self.has(Bug::ConnectionLostIsDeath));
+        if promised && self.now < self.vote_window_end() {
             return true;
         }
         match &self.standing {
@@ -433,10 +459,20 @@ impl Raft {
             Standing::Leader(_) => (State::Leader, Some(self.options.id)),
         }
     }
-}
 
-/// Whether a candidate's log contains everything that may be committed here (dissertation 3.6.1): its last
-/// term, then its last index, decide.
-fn log_is_up_to_date(request: &RequestVote, log: &Log) -> bool {
-    (request.last_term, request.last_index) >= (log.last_term(), log.last_index())
+    /// Whether a candidate's log contains everything that may be committed here (dissertation 3.6.1): its last
+    /// term, then its last index, decide.
+    fn log_is_up_to_date(&self, request: &RequestVote) -> bool {
+        let (last_term, last_index) = (self.log.last_term(), self.log.last_index());
+        if self.has(Bug::VoteIgnoresLog) {
+            return true;
+        }
+        if self.has(Bug::VoteIgnoresLastTerm) {
+            return request.last_index >= last_index;
+        }
+        if self.has(Bug::VoteComparesSeparately) {
+            return request.last_term >= last_term && request.last_index >= last_index;
+        }
+        (request.last_term, request.last_index) >= (last_term, last_index)
+    }
 }

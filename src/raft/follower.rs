@@ -9,6 +9,7 @@ use super::input::{Peer, SnapshotPoint};
 use super::log::{INDEX_MAX, Log};
 use super::message::{AppendEntries, AppendEntriesResult, Features, InstallSnapshot, Message};
 use super::output::{Output, Outputs};
+use super::planted::Bug;
 use super::types::{Entry, EntryKind, Index, Seq, Stamp};
 use super::{Standing, StepError};
 
@@ -43,7 +44,7 @@ impl Raft {
             return;
         }
         self.follow(message.term, from.clone(), out);
-        if self.installation.is_some() {
+        if self.installation.is_some() && !self.has(Bug::AppendDuringInstallation) {
             // There is no log to compare with. A heartbeat learns the truth that needs none: index 0 matches.
             if message.entries.is_empty() {
                 self.answer(&from, self.result(Index(0), Index(0), stamp), None, out);
@@ -60,6 +61,17 @@ impl Raft {
         let last_new = Index(prev_index.0 + message.entries.len() as u64);
         let leader_commit = message.leader_commit;
         let first_missing = match self.compare_tail(&message) {
+            Tail::Present
+                if self.has(Bug::TruncateMatchingTail)
+                    && last_new > prev_index
+                    && self.log.last_index() > last_new.max(self.commit_index) =>
+            {
+                let from = last_new.max(self.commit_index).next();
+                let seq = self.persistence.truncate(from);
+                out.push(Output::Truncate { from, seq });
+                self.truncate_from(from, out);
+                None
+            }
             Tail::Present => None,
             Tail::Missing(first) => Some(first),
             Tail::Differs(index, _) if index <= self.commit_index => return,
@@ -76,7 +88,8 @@ impl Raft {
         self.acknowledge(&from, last_new, first_missing.is_some(), stamp, out);
         // Only what this message has shown to be equal to the leader's log is known to be committed
         // (dissertation figure 3.1: "index of last new entry").
-        let commit = leader_commit.min(last_new);
+        let matched = if self.has(Bug::CommitUnmatched) { self.log.last_index() } else { last_new };
+        let commit = leader_commit.min(matched);
         if commit > self.commit_index {
             self.advance_commit(commit, out);
         }
@@ -86,6 +99,12 @@ impl Raft {
     /// the leader's. An answer to entries waits until they are durable; one to a heartbeat says what is.
     fn acknowledge(&self, to: &Peer, last_new: Index, appended: bool, stamp: Stamp, out: &mut Outputs) {
         let in_flight = self.persistence.append_in_flight(last_new);
+        let in_flight = in_flight.filter(|_| !self.has(Bug::AcknowledgeBeforePersist));
+        let last_new = if self.has(Bug::SuccessReportsLastStored) {
+            last_new.max(self.persistence.persisted_index())
+        } else {
+            last_new
+        };
         if appended {
             self.answer(to, self.result(Index(0), last_new, stamp), in_flight, out);
         } else {
@@ -110,10 +129,11 @@ impl Raft {
     /// The consistency check of AppendEntries (dissertation 3.5). What a snapshot contains is committed, so it
     /// is in every leader's log (dissertation 3.6.3), whether or not its term is still known.
     fn matches_at(&self, message: &AppendEntries) -> bool {
-        match self.log.term_at(message.prev_index) {
+        let matches = match self.log.term_at(message.prev_index) {
             Some(term) => term == message.prev_term,
             None => message.prev_index < self.log.first_index(),
-        }
+        };
+        matches || self.has(Bug::NoConsistencyCheck) && message.prev_index <= self.log.last_index()
     }
 
     /// The end of our log, or of the part before the conflicting term: a leader skips all of that term's
@@ -132,6 +152,7 @@ impl Raft {
         for (n, (index, entry)) in positions.zip(&message.entries).enumerate() {
             match self.log.term_at(index) {
                 Some(term) if term == entry.term => {}
+                Some(_) if self.has(Bug::KeepConflictingTail) => {}
                 Some(_) => return Tail::Differs(index, n),
                 None if index < self.log.first_index() => {}
                 None => return Tail::Missing(n),
@@ -182,7 +203,8 @@ impl Raft {
             // Busy; the leader tries again.
             return;
         }
-        if last_index <= self.commit_index || self.log.term_at(last_index) == Some(last_term) {
+        let present = last_index <= self.commit_index || self.log.term_at(last_index) == Some(last_term);
+        if present && !self.has(Bug::InstallOlderSnapshot) {
             // Nothing in it that is not here (dissertation 5.3).
             let in_flight = self.persistence.append_in_flight(last_index);
             self.answer(&from, self.result(Index(0), last_index, Stamp(0)), in_flight, out);

@@ -46,6 +46,7 @@
 use super::configuration::Configuration;
 use super::leader::Leader;
 use super::output::{Output, Outputs, Refusal};
+use super::planted::Bug;
 use super::types::{Index, ServerId, Stamp, Time, Token};
 use super::{Raft, Standing};
 use std::collections::VecDeque;
@@ -121,6 +122,11 @@ impl Leases {
         given.map(|(_, time)| *time)
     }
 
+    /// The newest stamp given out.
+    pub fn newest(&self) -> Stamp {
+        self.current
+    }
+
     /// No lease in this term any more.
     pub fn end(&mut self) {
         self.ended = true;
@@ -147,7 +153,7 @@ impl Raft {
     /// The owner may let other threads read until then, on the clock that it passes to `step`.
     pub fn lease_until(&self) -> Option<Time> {
         let leader = self.accepting_leader()?;
-        if self.commit_index < leader.term_start {
+        if self.commit_index < leader.term_start && !self.has(Bug::ReadBeforeTermCommit) {
             // What older terms committed is not all known yet (dissertation 6.4).
             return None;
         }
@@ -156,6 +162,7 @@ impl Raft {
             return Some(Time(u64::MAX));
         }
         let promised = |id| id == self.options.id || self.lease_keepers.contains(&id);
+        let promised = |id| promised(id) || self.has(Bug::LeaseCountsCServers);
         if leader.leases.ended || !configuration.voters().all(|voter| promised(voter.id)) {
             return None;
         }
@@ -175,7 +182,9 @@ impl Raft {
         };
         let mut stamps: Vec<Stamp> = configuration.voters().map(|voter| answered(voter.id)).collect();
         stamps.sort_unstable_by(|a, b| b.cmp(a));
-        stamps.get(configuration.quorum() - 1).copied().unwrap_or(Stamp(0))
+        let quorum = configuration.quorum();
+        let quorum = if self.has(Bug::ReadQuorumTooSmall) { (quorum - 1).max(1) } else { quorum };
+        stamps.get(quorum - 1).copied().unwrap_or(Stamp(0))
     }
 
     /// A server's messages say whether it keeps the promise. It may be replaced by one that does not.
@@ -200,10 +209,17 @@ impl Raft {
             out.push(Output::Complete { token, result: Err(Refusal::NotLeader) });
             return;
         };
-        let index = self.commit_index.max(leader.term_start);
+        let index = if self.has(Bug::ReadBeforeTermCommit) {
+            self.commit_index
+        } else {
+            self.commit_index.max(leader.term_start)
+        };
         let until = self.lease_until();
+        let joins = self.has(Bug::ReadJoinsEarlierRound);
+        let unconfirmed = self.has(Bug::ReadWithoutRound);
         let Standing::Leader(leader) = &mut self.standing else { return };
-        let stamp = leader.leases.current.next();
+        let stamp = if joins { leader.leases.current } else { leader.leases.current.next() };
+        let stamp = if unconfirmed { Stamp(0) } else { stamp };
         leader.leases.reads.push_back(PendingRead { token, index, stamp, last_index });
         self.confirm_reads(out);
         // A lease that is half over is renewed before anybody has to wait for it.

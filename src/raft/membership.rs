@@ -6,6 +6,7 @@ use super::input::Change;
 use super::leader::Leader;
 use super::message::{Message, TimeoutNow};
 use super::output::{Output, Outputs, Refusal};
+use super::planted::Bug;
 use super::types::{Entry, EntryKind, Index, Role, ServerId, Time, Token};
 use super::{Raft, Standing, StepError};
 use crate::config::{CATCH_UP_ROUND_MS_MAX, CATCH_UP_ROUNDS_MAX, CONFIGURATION_SIZE_MAX};
@@ -66,7 +67,9 @@ impl Raft {
         // what is committed could start from a configuration that shares no majority with the one in force
         // elsewhere (dissertation 4.1; corrected on the raft-dev list, 10 July 2015).
         let uncommitted = self.configurations.current_index() > self.commit_index;
-        if uncommitted || leader.promotion.is_some() || self.commit_index < leader.term_start {
+        let uncommitted = uncommitted && !self.has(Bug::TwoChangesAtOnce);
+        let unknown = self.commit_index < leader.term_start && !self.has(Bug::ChangeBeforeTermCommit);
+        if uncommitted || unknown || leader.promotion.is_some() {
             return Err(Refusal::CantChange);
         }
         let mut configuration = self.configurations.current().clone();
@@ -122,6 +125,9 @@ impl Raft {
 
     /// A configuration is in force as soon as its entry is in the log (dissertation 4.1).
     pub(super) fn put_in_force(&mut self, index: Index, configuration: Configuration, out: &mut Outputs) {
+        if self.has(Bug::ConfigurationAtCommit) && index > self.commit_index {
+            return;
+        }
         out.push(Output::ConfigurationChanged { configuration: configuration.clone() });
         self.configurations.push(index, configuration);
         let last_index = self.log.last_index();
@@ -213,6 +219,7 @@ impl Raft {
     /// Lets the target of a transfer campaign, once it has everything and everything is committed, so that
     /// nobody's request ends in doubt (dissertation 3.10).
     pub(super) fn time_out_target(&mut self, out: &mut Outputs) {
+        let keeps_lease = self.has(Bug::LeaseAfterTransfer) || self.has(Bug::LeaseBackAfterTransfer);
         let Some(transfer) = &mut self.transfer else { return };
         let Standing::Leader(leader) = &mut self.standing else { return };
         let last_index = self.log.last_index();
@@ -223,7 +230,9 @@ impl Raft {
         let Some(target) = self.configurations.current().get(transfer.to) else { return };
         transfer.sent = true;
         // In this term, voters will not protect this leader any more: see `lease`.
-        leader.leases.end();
+        if !keeps_lease {
+            leader.leases.end();
+        }
         let message = TimeoutNow { term: self.term, last_index, last_term: self.log.last_term() };
         self.send(target.id, &target.address, Message::TimeoutNow(message), None, out);
     }
@@ -250,7 +259,9 @@ impl Raft {
     /// The leader, unless it is handing over: then nothing more is accepted (dissertation 3.10).
     pub(super) fn accepting_leader(&self) -> Option<&Leader> {
         match &self.standing {
-            Standing::Leader(leader) if self.transfer.is_none() => Some(leader),
+            Standing::Leader(leader) if self.transfer.is_none() || self.has(Bug::LeaseAfterTransfer) => {
+                Some(leader)
+            }
             _ => None,
         }
     }

@@ -223,7 +223,8 @@ impl Raft {
     /// A message leaves only when it does not run ahead of the disk: not before `after`, and not before the term
     /// and vote it speaks of are durable (dissertation figure 3.1).
     fn send(&self, to: ServerId, address: &str, message: Message, after: Option<Seq>, out: &mut Outputs) {
-        let after = after.max(self.persistence.metadata_in_flight());
+        let metadata = self.persistence.metadata_in_flight();
+        let after = after.max(metadata.filter(|_| !self.has(Bug::AnswerBeforeVoteIsDurable)));
         out.push(Output::Send { to, address: address.to_owned(), message, after });
     }
 

@@ -3,11 +3,112 @@
 
 use super::Raft;
 
-/// One defect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
-    /// Not a defect but a C server: it keeps no promise about leases.
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One defect.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Bug {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &[Bug] = &[$(Bug::$name,)*];
+        }
+    };
+}
+
+bugs! {
+    /// Every server behaves like C's towards leases: it votes whenever it has lost its leader.
     NoPromise,
+    /// An answer leaves before the vote or term it speaks of is durable.
+    AnswerBeforeVoteIsDurable,
+    /// A higher term seen in a message is not persisted.
+    TermNotPersisted,
+    /// A server votes again in a term.
+    VoteTwice,
+    /// A vote is given whatever the candidate's log.
+    VoteIgnoresLog,
+    /// Only the last index of the candidate counts, not its last term.
+    VoteIgnoresLastTerm,
+    /// Last term and last index must both be at least ours, instead of the pair (async-raft).
+    VoteComparesSeparately,
+    /// A server that is no voter in its own configuration gives no vote (C).
+    NonVoterRefusesVote,
+    /// A voter that demoted itself does not campaign, though that is not committed (C).
+    DemotedVoterGivesUp,
+    /// A sole voter leads without a new term whatever was before (C).
+    SoleVoterKeepsTerm,
+    /// A candidate that a leader asked to campaign goes on disrupting leaders (C).
+    DisruptForever,
+    /// A follower acknowledges entries before they are durable.
+    AcknowledgeBeforePersist,
+    /// A leader counts its own entries before they are durable.
+    LeaderCountsUnpersisted,
+    /// Entries of older terms commit by counting (C up to raft 0.17).
+    CommitOlderTerm,
+    /// Stand-bys count for the quorum (async-raft).
+    StandbysCount,
+    /// Half of the voters are a quorum.
+    HalfIsQuorum,
+    /// A leader that is no voter counts itself.
+    RemovedLeaderCountsItself,
+    /// A leader goes on after its removal or demotion is committed.
+    RemovedLeaderStays,
+    /// A follower commits up to its own last entry, without knowing that the leader has it (async-raft).
+    CommitUnmatched,
+    /// What follows the entries of a message is deleted, even if it agrees (async-raft).
+    TruncateMatchingTail,
+    /// A conflicting entry is kept.
+    KeepConflictingTail,
+    /// AppendEntries is accepted whatever precedes it.
+    NoConsistencyCheck,
+    /// Success reports all that is stored, not what was shown to match (C, defect D12).
+    SuccessReportsLastStored,
+    /// Answers to messages of an earlier term count.
+    StaleResultCounts,
+    /// A refusal does not end the pipeline.
+    PipelineIgnoresRefusal,
+    /// A configuration is in force when committed.
+    ConfigurationAtCommit,
+    /// A truncated configuration stays in force.
+    ConfigurationNotRolledBack,
+    /// A change may follow one that is not committed.
+    TwoChangesAtOnce,
+    /// A change may precede the first commit of its term (dissertation erratum).
+    ChangeBeforeTermCommit,
+    /// A snapshot contains the configuration in force (C, defect D13).
+    SnapshotOfUncommittedConfiguration,
+    /// A snapshot may be ahead of the log on disk.
+    SnapshotAheadOfDisk,
+    /// A snapshot is asked for after more was committed than it should contain.
+    SnapshotAfterCommit,
+    /// A snapshot is installed over a log that has more.
+    InstallOlderSnapshot,
+    /// Entries are appended while a snapshot is installed.
+    AppendDuringInstallation,
+    /// A read is answered by whoever believes to lead (C).
+    ReadWithoutRound,
+    /// A read is confirmed by one answer less than a quorum (async-raft).
+    ReadQuorumTooSmall,
+    /// A new leader reads before it knows what is committed.
+    ReadBeforeTermCommit,
+    /// Reads join a round whose messages have left before they arrived.
+    ReadJoinsEarlierRound,
+    /// The lease runs from the arrival of an answer.
+    LeaseFromArrival,
+    /// The promise lasts no longer than the lease, whatever the clocks do.
+    LeaseWithoutMargin,
+    /// A restarted voter forgets its promise.
+    LeaseForgottenByRestart,
+    /// The lease goes on when the leadership is handed over.
+    LeaseAfterTransfer,
+    /// The lease comes back after a transfer that failed.
+    LeaseBackAfterTransfer,
+    /// Answers of C servers count for the lease.
+    LeaseCountsCServers,
+    /// The end of a connection is taken for the death of the leader.
+    ConnectionLostIsDeath,
 }
 
 impl Raft {

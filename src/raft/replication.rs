@@ -7,6 +7,7 @@ use super::lease::Leases;
 use super::log::Log;
 use super::message::{AppendEntries, AppendEntriesResult, Message};
 use super::output::{Output, Outputs};
+use super::planted::Bug;
 use super::progress::{Mode, Progress};
 use super::types::{Entry, Index, Role, ServerId, Term, Time};
 use super::{Raft, Standing};
@@ -72,17 +73,29 @@ impl Raft {
             self.adopt_term(result.term, out);
             return;
         }
+        let counts_c_servers = self.has(Bug::LeaseCountsCServers);
+        let from_arrival = self.has(Bug::LeaseFromArrival);
+        let ignores_refusal = self.has(Bug::PipelineIgnoresRefusal);
+        let stale = result.term < self.term && !self.has(Bug::StaleResultCounts);
         let Standing::Leader(leader) = &mut self.standing else { return };
-        if result.term < self.term || !self.configurations.current().contains(from.id) {
+        if stale || !self.configurations.current().contains(from.id) {
             return;
         }
+        let stamp = match result.features.stamp() {
+            None if counts_c_servers => Some(leader.leases.newest()),
+            Some(_) if from_arrival => Some(leader.leases.stamp(self.now)),
+            stamp => stamp,
+        };
         let Some(progress) = leader.progress.get_mut(&from.id) else { return };
         progress.recent = true;
-        if let Some(stamp) = result.features.stamp() {
+        if let Some(stamp) = stamp {
             // Stamps that were never given out prove nothing.
             progress.stamp = progress.stamp.max(leader.leases.known(stamp));
         }
         if result.rejected > Index(0) {
+            if progress.mode == Mode::Pipeline && ignores_refusal {
+                return;
+            }
             progress.rejected(result.rejected, result.last_index);
         } else {
             // The follower's log may be longer than ours, of an older term.

@@ -4,6 +4,7 @@ use super::Raft;
 use super::error::StepError;
 use super::options::{Options, TrailingStrategy};
 use super::output::{Output, Outputs};
+use super::planted::Bug;
 use super::types::{Index, Term};
 
 /// The snapshot being written, and when the next one is due.
@@ -45,7 +46,8 @@ impl Raft {
         }
         // A quorum of others may have committed what our own disk still writes; a snapshot must not be ahead of
         // the log on disk, or a crash leaves a gap between them.
-        if self.installation.is_some() || self.persistence.persisted_index() < index {
+        let ahead = self.persistence.persisted_index() < index && !self.has(Bug::SnapshotAheadOfDisk);
+        if self.installation.is_some() || ahead {
             return;
         }
         let term = self.log.term_at(index).expect("entries are dropped only once a snapshot contains them");
@@ -53,6 +55,11 @@ impl Raft {
         // (dissertation 5.1).
         let (configuration_index, configuration) =
             self.configurations.at(index).expect("a log that is not empty begins with a configuration");
+        let configuration = if self.has(Bug::SnapshotOfUncommittedConfiguration) {
+            self.configurations.current()
+        } else {
+            configuration
+        };
         let configuration = configuration.clone();
         self.snapshots.in_progress = Some((index, term));
         self.snapshots.last_attempt = index;

@@ -1,7 +1,7 @@
 //! What must always hold, seen from outside all servers (dissertation figure 3.2).
 
 use crate::disk::Disk;
-use dqlite::raft::{Configuration, Entry, EntryKind, Index, Raft, ServerId, Term};
+use dqlite::raft::{Configuration, Entry, EntryKind, Index, Raft, ServerId, SnapshotPoint, Term};
 use std::collections::BTreeMap;
 
 type Verdict = Result<(), String>;
@@ -167,6 +167,21 @@ impl Checker {
         }
         if leads {
             return durable_on_a_quorum(raft, configuration, up_to, disks);
+        }
+        Ok(())
+    }
+
+    /// A snapshot captures exactly what was committed at its index, with the configuration committed there.
+    pub fn captured(&self, node: usize, point: &SnapshotPoint, list: &[u64]) -> Verdict {
+        let committed = &self.committed[..point.index.0 as usize];
+        let mut changes = committed.iter().filter(|committed| committed.entry.kind == EntryKind::Change);
+        let change = changes.next_back().map(|committed| committed.entry.payload.clone());
+        if change != Some(point.configuration.encode()) {
+            return Err(format!("server {}: snapshot {} has another configuration", node + 1, point.index));
+        }
+        let values: Vec<u64> = committed.iter().filter_map(|committed| value_of(&committed.entry)).collect();
+        if values != list {
+            return Err(format!("server {}: snapshot {} was captured elsewhere", node + 1, point.index));
         }
         Ok(())
     }

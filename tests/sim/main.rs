@@ -10,6 +10,8 @@
 mod check;
 mod disk;
 mod history;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod random;
 mod settings;
 mod world;
@@ -55,6 +57,23 @@ fn write_trace(seed: u64, seconds: u64, bug: Option<Bug>) -> String {
     format!("{path}\n{}", lines[tail..].join("\n"))
 }
 
+/// Calls `work` with every number of the range, on `SIM_THREADS` threads.
+fn in_parallel(range: std::ops::Range<u64>, work: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(range.start);
+    std::thread::scope(|scope| {
+        for _ in 0..number("SIM_THREADS", 2) {
+            scope.spawn(|| {
+                loop {
+                    match next.fetch_add(1, Ordering::Relaxed) {
+                        number if number < range.end => work(number),
+                        _ => return,
+                    }
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn no_seed_breaks_a_promise() {
     let seconds = number("SIM_SECONDS", 10);
@@ -67,24 +86,15 @@ fn no_seed_breaks_a_promise() {
         return;
     }
     let (first, runs) = (number("SIM_FIRST", 1), number("SIM_RUNS", 100));
-    let next = AtomicU64::new(first);
     let failures = Mutex::new(Vec::new());
     let total = Mutex::new(Summary::default());
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + runs || failures.lock().unwrap().len() >= 5 {
-                return;
-            }
-            match run_seed(seed, seconds, None) {
-                Ok(summary) => total.lock().unwrap().add(&summary),
-                Err(why) => failures.lock().unwrap().push((seed, why)),
-            }
+    in_parallel(first..first + runs, |seed| {
+        if failures.lock().unwrap().len() >= 5 {
+            return;
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..number("SIM_THREADS", 2) {
-            scope.spawn(work);
+        match run_seed(seed, seconds, None) {
+            Ok(summary) => total.lock().unwrap().add(&summary),
+            Err(why) => failures.lock().unwrap().push((seed, why)),
         }
     });
     println!("{runs} seeds from {first}: {:?}", total.lock().unwrap());

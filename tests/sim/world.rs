@@ -12,7 +12,7 @@ use dqlite::raft::{
     Bug, Change, Configuration, Entry, EntryKind, Index, Input, Message, Output, Outputs, Peer, Raft,
     Refusal, Role, Seq, Server, ServerId, SnapshotPoint, State, Term, Time, Token,
 };
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt::Write;
 
 /// Longest time after the last fault in which everything must be well again.
@@ -296,8 +296,8 @@ impl World {
 
     /// Passes one input to a server and carries out what it wants.
     fn step(&mut self, node: usize, input: Input) {
-        let mut inputs = vec![input];
-        while let Some(input) = inputs.pop() {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
             let now = self.local_time(node);
             let Some(raft) = &mut self.nodes[node].raft else { return };
             let mut outputs = Outputs::new();
@@ -335,7 +335,7 @@ impl World {
         self.nodes[node].local_time(self.now)
     }
 
-    fn carry_out(&mut self, node: usize, output: Output, inputs: &mut Vec<Input>) {
+    fn carry_out(&mut self, node: usize, output: Output, inputs: &mut VecDeque<Input>) {
         if self.trace.is_some()
             && let Some(line) = describe(&output)
         {
@@ -357,7 +357,7 @@ impl World {
             },
             Output::SendSnapshot { to, term, index, .. } => {
                 let ok = self.send_snapshot(node, node_of(to), term, index);
-                inputs.push(Input::SnapshotSent { to, ok });
+                inputs.push_back(Input::SnapshotSent { to, ok });
             }
             Output::InstallSnapshot { snapshot: point, data } => {
                 let list = data.chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect();
@@ -367,6 +367,8 @@ impl World {
             Output::Complete { token, result } => self.complete(node, token, result),
             Output::TakeSnapshot { index, term, configuration, configuration_index } => {
                 let point = SnapshotPoint { index, term, configuration, configuration_index };
+                let verdict = self.checker.captured(node, &point, &self.nodes[node].list);
+                self.judge(verdict);
                 let (life, list) = (self.nodes[node].life, self.nodes[node].list.clone());
                 let delay = self.random.between(1000, 50_000);
                 self.schedule(delay, Event::SnapshotWritten { node, life, point, list });
@@ -405,7 +407,7 @@ impl World {
         self.nodes[node].disk.queue.push_back(Request::Append { first, entries, seq });
     }
 
-    fn commit(&mut self, node: usize, up_to: Index, inputs: &mut Vec<Input>) {
+    fn commit(&mut self, node: usize, up_to: Index, inputs: &mut VecDeque<Input>) {
         let server = &self.nodes[node];
         let raft = server.raft.as_ref().unwrap();
         let disks: Vec<&Disk> = self.nodes.iter().map(|node| &node.disk).collect();
@@ -418,7 +420,7 @@ impl World {
         let server = &mut self.nodes[node];
         server.list.extend(values);
         server.applied = up_to.0;
-        inputs.push(Input::Applied { index: up_to });
+        inputs.push_back(Input::Applied { index: up_to });
     }
 
     fn start_sync(&mut self, node: usize) {
@@ -834,6 +836,10 @@ impl World {
         else {
             return false;
         };
+        if !leader.configuration.is_voter(id_of(statuses.iter().position(|status| status == leader).unwrap()))
+        {
+            return false;
+        }
         let members = leader.configuration.servers.iter().filter(|server| server.role != Role::Spare);
         let ids: Vec<ServerId> = members.map(|server| server.id).collect();
         ids.iter().all(|id| {

@@ -1,0 +1,41 @@
+//! Every known defect must be found: proof that the simulator looks where it has to.
+
+use crate::world::{Summary, World};
+use crate::{in_parallel, number, run};
+use dqlite::raft::Bug;
+use std::fmt::Write;
+use std::sync::Mutex;
+
+/// The first seed up to `seeds` that fails with the defect, and why.
+fn find(bug: Bug, seeds: u64, seconds: u64) -> Option<(u64, String)> {
+    (1..=seeds).find_map(|seed| {
+        let result: Result<Summary, String> = run(&mut World::new(seed, seconds, Some(bug), false));
+        result.err().map(|why| (seed, why.lines().next().unwrap_or_default().chars().take(120).collect()))
+    })
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    let seconds = number("SIM_SECONDS", 10);
+    let seeds = number("SIM_BUG_SEEDS", 300);
+    let only = std::env::var("SIM_BUG").ok();
+    std::panic::set_hook(Box::new(|_| {}));
+    let bugs: Vec<Bug> = Bug::ALL
+        .iter()
+        .copied()
+        .filter(|bug| only.as_ref().is_none_or(|o| *o == format!("{bug:?}")))
+        .collect();
+    let report = Mutex::new(String::new());
+    let missed = Mutex::new(Vec::new());
+    in_parallel(0..bugs.len() as u64, |n| {
+        let bug = bugs[n as usize];
+        match find(bug, seeds, seconds) {
+            Some((seed, why)) => writeln!(report.lock().unwrap(), "{bug:?}: seed {seed}: {why}").unwrap(),
+            None => missed.lock().unwrap().push(bug),
+        }
+    });
+    drop(std::panic::take_hook());
+    println!("{}", report.into_inner().unwrap());
+    let missed = missed.into_inner().unwrap();
+    assert!(missed.is_empty(), "not found with {seeds} seeds: {missed:?}");
+}
