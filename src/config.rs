@@ -164,5 +164,6 @@ pub const INBOUND_MESSAGES_MAX: usize = 64;
 /// Changes of the cluster that wait for the Raft thread.
 pub const ORDERS_MAX: usize = 16;
 
-/// Pages that one transaction may write: its entry has to fit in one message to a C server, which takes 500 MiB.
+/// Pages that one transaction may write: its entry has to fit in one message to a C server, which takes 500
+/// MiB.
 pub const TRANSACTION_PAGES_MAX: u32 = 127_000;
