@@ -2,16 +2,16 @@
 //! asking anyone: leadership on every request, the busy timeout on every write.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Shared between the Raft thread, which writes leadership, and the sessions, which read it.
 pub struct Status {
-    origin: Instant,
     leading: AtomicBool,
     /// The leader has applied what leaders before it committed.
     ready: AtomicBool,
-    /// Until when reads need nobody's confirmation, in milliseconds since `origin`; 0 if they need it now.
+    /// Until when reads need nobody's confirmation, on the clock of [`Status::now_ms`]; 0 if they need it
+    /// now.
     lease_until_ms: AtomicU64,
     /// Counts the times leadership ended: database connections of an earlier period are void.
     period: watch::Sender<u64>,
@@ -24,7 +24,6 @@ pub struct Status {
 impl Default for Status {
     fn default() -> Status {
         Status {
-            origin: Instant::now(),
             leading: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             lease_until_ms: AtomicU64::new(0),
@@ -43,9 +42,11 @@ impl Status {
         self.leading.load(Ordering::Acquire)
     }
 
-    /// Milliseconds on the clock of the Raft core and of the lease.
+    /// Milliseconds on the clock of the Raft core and of the lease. It goes on while the machine sleeps, or a
+    /// leader that slept would believe in a lease that has long expired.
     pub fn now_ms(&self) -> u64 {
-        self.origin.elapsed().as_millis() as u64
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
     }
 
     /// Whether transactions may be executed: this node leads and its databases are up to date.
