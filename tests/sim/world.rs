@@ -831,8 +831,14 @@ impl World {
             self.next_value += 1;
             let number = self.history.invoke(self.now, Operation::Append { value: self.next_value });
             self.probe = Some(number);
-            let node = self.leader_hint;
-            self.ask(usize::MAX, number, node);
+            let leads = |node: &Node| {
+                let status = node.raft.as_ref().map(Raft::status)?;
+                (status.state == State::Leader).then_some(status.term)
+            };
+            let leaders = self.nodes.iter().enumerate().filter_map(|(n, node)| Some((leads(node)?, n)));
+            if let Some((_, node)) = leaders.max() {
+                self.ask(usize::MAX, number, node);
+            }
         }
     }
 
