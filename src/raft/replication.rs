@@ -207,7 +207,8 @@ impl Sender<'_> {
         mut send: impl FnMut(ToSend),
     ) {
         let due = |sent: Time| self.now.0 >= sent.0 + self.heartbeat_ms;
-        let mut heartbeat = heartbeat || progress.last_send.is_none_or(due);
+        let again = progress.last_send.is_none_or(due);
+        let mut heartbeat = heartbeat || again;
         loop {
             let may_send = progress.may_send();
             let probe = may_send && matches!(progress.mode, Mode::Probe { .. });
@@ -232,9 +233,10 @@ impl Sender<'_> {
                 }
                 return;
             };
-            let window_full = progress.mode == Mode::Pipeline && !may_send;
+            // What a probe carries is sent again when an answer is overdue, not with every heartbeat.
+            let with_entries = may_send || (again && progress.mode != Mode::Pipeline);
             let (entries, size) =
-                if window_full { (Vec::new(), 0) } else { batch(self.log, prev_index.next()) };
+                if with_entries { batch(self.log, prev_index.next()) } else { (Vec::new(), 0) };
             progress.sent(self.now, Index(prev_index.0 + entries.len() as u64), size);
             send(ToSend::Append(self.message(prev_index, prev_term, entries, leases)));
             heartbeat = false;

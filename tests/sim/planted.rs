@@ -3,7 +3,6 @@
 use crate::world::{Summary, World};
 use crate::{in_parallel, number, run};
 use dqlite::raft::Bug;
-use std::fmt::Write;
 use std::sync::Mutex;
 
 /// The first seed up to `seeds` that fails with the defect, and why.
@@ -25,17 +24,15 @@ fn every_planted_bug_is_found() {
         .copied()
         .filter(|bug| only.as_ref().is_none_or(|o| *o == format!("{bug:?}")))
         .collect();
-    let report = Mutex::new(String::new());
     let missed = Mutex::new(Vec::new());
     in_parallel(0..bugs.len() as u64, |n| {
         let bug = bugs[n as usize];
         match find(bug, seeds, seconds) {
-            Some((seed, why)) => writeln!(report.lock().unwrap(), "{bug:?}: seed {seed}: {why}").unwrap(),
+            Some((seed, why)) => println!("{bug:?}: seed {seed}: {why}"),
             None => missed.lock().unwrap().push(bug),
         }
     });
     drop(std::panic::take_hook());
-    println!("{}", report.into_inner().unwrap());
     let missed = missed.into_inner().unwrap();
     assert!(missed.is_empty(), "not found with {seeds} seeds: {missed:?}");
 }

@@ -18,6 +18,10 @@ use std::fmt::Write;
 /// Longest time after the last fault in which everything must be well again.
 const RECOVERY_US: u64 = 60_000_000;
 
+/// Events in a run, beyond which something goes round in circles. Usual are 2000 a second.
+const EVENTS_MAX: u64 = 50_000;
+const EVENTS_PER_SECOND_MAX: u64 = 20_000;
+
 #[derive(Debug, Clone)]
 enum Event {
     Tick { node: usize, life: u64, generation: u64 },
@@ -187,6 +191,9 @@ impl World {
             self.free.push(number);
             self.now = time;
             self.summary.events += 1;
+            if self.summary.events > EVENTS_MAX + self.now / 1_000_000 * EVENTS_PER_SECOND_MAX {
+                self.fail("the servers talk without end".into());
+            }
             if !self.recovering || !matches!(event, Event::Fault | Event::Admin) {
                 self.happen(event);
             }
@@ -824,8 +831,14 @@ impl World {
             self.next_value += 1;
             let number = self.history.invoke(self.now, Operation::Append { value: self.next_value });
             self.probe = Some(number);
-            let node = self.leader_hint;
-            self.ask(usize::MAX, number, node);
+            let leads = |node: &Node| {
+                let status = node.raft.as_ref().map(Raft::status)?;
+                (status.state == State::Leader).then_some(status.term)
+            };
+            let leaders = self.nodes.iter().enumerate().filter_map(|(n, node)| Some((leads(node)?, n)));
+            if let Some((_, node)) = leaders.max() {
+                self.ask(usize::MAX, number, node);
+            }
         }
     }
 
