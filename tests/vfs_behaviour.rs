@@ -1,6 +1,6 @@
 //! What the VFS promises to the rest of the node, one test per promise, through real SQLite statements.
 
-#![allow(clippy::unwrap_used)] // the helpers outside of test functions panic too
+#![allow(clippy::unwrap_used)] // the tools outside of test functions panic too
 
 mod vfs_support;
 
@@ -41,7 +41,9 @@ fn the_next_writer_builds_on_what_is_not_committed_yet() {
     bench.write(&connections[2], "UPDATE t SET b = b || '!'").unwrap();
     assert_eq!(connections[2].changes(), 2);
     assert_eq!(bench.depth(), 3);
-    assert_eq!(bench.database.pipeline().count, 3);
+    let waiting: usize = bench.taken.borrow().iter().map(|transaction| transaction.pages.len()).sum();
+    let pipeline = bench.database.pipeline();
+    assert_eq!((pipeline.count, pipeline.bytes), (3, waiting * PAGE_SIZE));
     assert!(!bench.database.drained());
     connections[2].set_view(View::Speculative).unwrap();
     assert_eq!(int(&connections[2], "SELECT count(*) FROM t WHERE b LIKE '%!'"), 2);
@@ -157,8 +159,8 @@ fn the_same_statement_again_after_an_abort_is_not_mistaken_for_the_aborted_one()
     let (one, two, reader) = (bench.connect(), bench.connect(), bench.connect());
     bench.commit(&one, "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 0)");
     for round in 1..=20 {
-        // The same page images as in the aborted run, on another connection: a cache that believed the header of
-        // the aborted transaction would now answer from pages that hold something else.
+        // The same page images as in the aborted run, on another connection: a cache that believed the header
+        // of the aborted transaction would now answer from pages that hold something else.
         bench.write(&one, &format!("UPDATE t SET b = {round}")).unwrap();
         bench.write(&one, "UPDATE t SET b = -1").unwrap();
         bench.abort();
@@ -427,7 +429,8 @@ fn pages_around_the_pending_byte_keep_their_content() {
     let (leader, follower) = (Bench::new(), Bench::new());
     let writer = leader.connect();
     leader.commit(&writer, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
-    // Pretend the database is large: SQLite allocates pages behind the declared size and never reads the others.
+    // Pretend the database is large: SQLite allocates pages behind the declared size and never reads the
+    // others.
     for size in [PENDING - 2, 5 * (PENDING - 1) - 2] {
         let mut image = leader.database.capture();
         let mut page1 = *image.pages[0];
@@ -752,7 +755,7 @@ fn an_image_is_the_committed_state_of_its_moment() {
 #[test]
 fn restoring_replaces_everything_under_open_connections() {
     let (source, target) = (Bench::new(), Bench::new());
-    source.commit(&source.connect(), "CREATE TABLE t(a); INSERT INTO t VALUES('restored')");
+    source.commit(&source.connect(), "CREATE TABLE u(a); INSERT INTO u VALUES('restored')");
     let (one, two) = (target.connect(), target.connect());
     target.commit(&one, "CREATE TABLE t(a, b); INSERT INTO t VALUES('old', 1)");
     target.write(&one, "INSERT INTO t VALUES('doomed', 1)").unwrap();
@@ -763,12 +766,13 @@ fn restoring_replaces_everything_under_open_connections() {
     target.database.restore(source.database.capture()).unwrap();
     target.taken.borrow_mut().clear();
     assert!(target.database.drained());
+    // Both schemas carry the same cookie: a connection that believed it would look for the wrong table.
     for connection in [&one, &two] {
-        assert_eq!(text(connection, "SELECT a FROM t"), "restored");
+        assert_eq!(text(connection, "SELECT a FROM u"), "restored");
         assert_intact(connection);
     }
-    target.commit(&two, "INSERT INTO t VALUES('after')");
-    assert_eq!(int(&one, "SELECT count(*) FROM t"), 2);
+    target.commit(&two, "INSERT INTO u VALUES('after')");
+    assert_eq!(int(&one, "SELECT count(*) FROM u"), 2);
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! Random histories against simple models. `VFS_MODEL_ROUNDS=n` runs n times as many, `VFS_MODEL_SEED=n` starts
-//! elsewhere; a failure names its seed.
+//! Random histories against simple models. `VFS_MODEL_ROUNDS=n` runs n times as many, `VFS_MODEL_SEED=n`
+//! starts elsewhere; a failure names its seed.
 
-#![allow(clippy::unwrap_used)] // the helpers outside of test functions panic too
+#![allow(clippy::unwrap_used)] // the tools outside of test functions panic too
 
 mod vfs_support;
 
@@ -283,10 +283,11 @@ impl Sql {
             11 => format!("DROP INDEX i_{table}"),
             12 => format!("ALTER TABLE {table} ADD COLUMN w DEFAULT 5"),
             13 => format!(
-                "CREATE TRIGGER t_{table} AFTER INSERT ON {table} BEGIN DELETE FROM {other} WHERE x = new.x - 3; END"
+                "CREATE TRIGGER t_{table} AFTER INSERT ON {table} \
+                 BEGIN DELETE FROM {other} WHERE x = new.x - 3; END"
             ),
             14 => format!("PRAGMA user_version = {}", self.random.below(1000)),
-            15 => "VACUUM".into(),
+            15 => self.pick(&["VACUUM", "PRAGMA auto_vacuum = 1", "PRAGMA auto_vacuum = 0"]).into(),
             16 => "ANALYZE".into(),
             17 => format!("CREATE TEMP TABLE IF NOT EXISTS t AS SELECT * FROM {table}"),
             18..50 => format!("INSERT INTO {table}(y) VALUES({one})"),

@@ -206,7 +206,7 @@ impl DatabaseConnection {
         } else {
             drop(query.statement);
         }
-        self.propose().await?;
+        self.propose().await;
         self.leave()?;
         self.settle().await
     }
@@ -234,7 +234,7 @@ impl DatabaseConnection {
             step_to_done(statement)
         };
         statement.clear_bindings();
-        self.propose().await?;
+        self.propose().await;
         outcome
     }
 
@@ -285,25 +285,26 @@ impl DatabaseConnection {
     }
 
     /// After a statement ran: the transaction it closed, if any, goes to the log in the order of execution.
-    async fn propose(&mut self) -> Result<(), Failure> {
+    async fn propose(&mut self) {
         if self.lane.is_none() {
-            return Ok(());
+            return;
         }
-        let Some(transaction) = self.database.vfs.take_transaction() else { return Ok(()) };
-        let (done, outcome) = oneshot::channel();
-        let proposal = Proposal {
-            database: self.database.clone(),
-            transaction: transaction.id,
-            abort_count: self.abort_count,
-            command: command::encode_frames(&self.database.name, &transaction.pages),
-            done,
-        };
-        self.database.note_proposed(transaction.id);
-        self.gate.own = Some(outcome);
-        self.gate.proposals += 1;
-        // The queue is closed only once the node has stopped; then the outcome reports it.
-        let _ = self.proposals.send(proposal).await;
-        Ok(())
+        // One step may close several: PRAGMA optimize commits after each table.
+        while let Some(transaction) = self.database.vfs.take_transaction() {
+            let (done, outcome) = oneshot::channel();
+            let proposal = Proposal {
+                database: self.database.clone(),
+                transaction: transaction.id,
+                abort_count: self.abort_count,
+                command: command::encode_frames(&self.database.name, &transaction.pages),
+                done,
+            };
+            self.database.note_proposed(transaction.id);
+            self.gate.own = Some(outcome);
+            self.gate.proposals += 1;
+            // The queue is closed only once the node has stopped; then the outcome reports it.
+            let _ = self.proposals.send(proposal).await;
+        }
     }
 
     /// After the last statement of a request: without an open write transaction the lane goes to the next

@@ -40,9 +40,7 @@ pub enum SnapshotError {
     #[error("snapshot has format {0}, expected 1")]
     Format(u64),
     /// A size that is no whole number of pages or frames.
-    #[error(
-        "database {database:?} in the snapshot has {part} of {size} bytes, which is not a whole number of {unit}"
-    )]
+    #[error("database {database:?} in the snapshot has {part} of {size} bytes, not a whole number of {unit}")]
     Size {
         /// Name of the database.
         database: String,

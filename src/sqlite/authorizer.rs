@@ -69,7 +69,8 @@ unsafe fn bytes<'a>(text: *const c_char) -> Option<&'a [u8]> {
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
-/// Only the empty name, which means a private temporary database. A name that is not a literal is unknown here.
+/// Only the empty name, which means a private temporary database. A name that is not a literal is unknown
+/// here.
 fn may_attach(file: Option<&[u8]>) -> bool {
     file == Some(b"")
 }

@@ -16,8 +16,8 @@ use super::{Error, Guard, Prepared, Statement, Step, connection_guard, copy_text
 /// `SQLITE_OPEN_EXRESCODE`, newer than the bindings we build with; older libraries ignore the bit.
 const OPEN_EXRESCODE: c_int = 0x0200_0000;
 
-/// A database connection. Statements, interrupts and clones of the inner handle may outlive it; the SQLite handle
-/// is closed when the last statement is gone too.
+/// A database connection. Statements, interrupts and clones of the inner handle may outlive it; the SQLite
+/// handle is closed when the last statement is gone too.
 #[derive(Debug)]
 pub struct Connection {
     inner: Arc<Inner>,
@@ -41,8 +41,8 @@ pub struct Interrupt(Weak<Inner>);
 /// Tells a connection when the schema it has in memory may be one that never happened.
 ///
 /// SQLite believes its parsed schema as long as the schema cookie in the database matches. After speculative
-/// transactions were dropped, another history can arrive at the same cookie with another schema; so everything
-/// parsed before must be parsed again.
+/// transactions were dropped, another history can arrive at the same cookie with another schema; so
+/// everything parsed before must be parsed again.
 #[derive(Debug)]
 pub struct SchemaEpoch {
     current: Arc<AtomicU64>,
@@ -50,7 +50,8 @@ pub struct SchemaEpoch {
 }
 
 impl SchemaEpoch {
-    /// A connection that has parsed nothing yet. `current` is changed by the database whenever its history is.
+    /// A connection that has parsed nothing yet. `current` is changed by the database whenever its history
+    /// is.
     pub fn new(current: Arc<AtomicU64>) -> SchemaEpoch {
         let parsed = AtomicU64::new(current.load(Ordering::Acquire));
         SchemaEpoch { current, parsed }
@@ -76,7 +77,8 @@ pub(super) struct Inner {
     _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-// SAFETY: the handle is used only under `Inner::enter` (or through `sqlite3_interrupt`, which any thread may call).
+// SAFETY: the handle is used only under `Inner::enter` (or through `sqlite3_interrupt`, which any thread may
+// call).
 unsafe impl Send for Inner {}
 // SAFETY: as above.
 unsafe impl Sync for Inner {}
@@ -117,8 +119,8 @@ impl Inner {
         if code == ffi::SQLITE_OK { Ok(()) } else { Err(self.last_error()) }
     }
 
-    /// Drops the parsed schema if its history was abandoned. Inside a transaction the schema is the one of the
-    /// transaction's state and stays.
+    /// Drops the parsed schema if its history was abandoned. Inside a transaction the schema is the one of
+    /// the transaction's state and stays.
     pub(super) fn refresh_schema(&self) -> Result<(), Error> {
         let Some(epoch) = self.schema_epoch.get().filter(|epoch| epoch.is_stale()) else { return Ok(()) };
         let _guard = self.enter();
@@ -152,8 +154,8 @@ impl Drop for Inner {
 }
 
 impl Connection {
-    /// Opens an existing database of the given VFS and configures the connection. `keep_alive` is released only
-    /// after SQLite has closed its handle.
+    /// Opens an existing database of the given VFS and configures the connection. `keep_alive` is released
+    /// only after SQLite has closed its handle.
     pub fn open(
         file: &CStr,
         vfs: &CStr,
@@ -191,8 +193,8 @@ impl Connection {
         // SAFETY: open handle, ours while the guard lives; likewise in the calls below.
         unsafe { ffi::sqlite3_extended_result_codes(handle, 1) };
         self.execute(b"PRAGMA synchronous=OFF")?;
-        // Automatic checkpoints stay at SQLite's default, which `PRAGMA wal_autocheckpoint` reports as C's nodes do:
-        // the VFS refuses the lock they need.
+        // Automatic checkpoints stay at SQLite's default, which `PRAGMA wal_autocheckpoint` reports as C's
+        // nodes do: the VFS refuses the lock they need.
         let unused = ptr::null_mut::<c_int>();
         for option in [ffi::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, ffi::SQLITE_DBCONFIG_ENABLE_FKEY] {
             // SAFETY: both options take an int and a pointer to int that may be NULL.
@@ -207,8 +209,8 @@ impl Connection {
         self.inner.check(code)
     }
 
-    /// Compiles the first statement of `sql`, which need not be UTF-8. Nothing but blanks and comments gives no
-    /// statement. A NUL byte ends the text, as in C.
+    /// Compiles the first statement of `sql`, which need not be UTF-8. Nothing but blanks and comments gives
+    /// no statement. A NUL byte ends the text, as in C.
     pub fn prepare(&self, sql: &[u8]) -> Result<Prepared, Error> {
         Statement::prepare(&self.inner, sql)
     }

@@ -1,10 +1,11 @@
-//! SQLite's C API, safe to call from above: connections, statements, errors. No SQL of our own beyond the settings
-//! of a database connection; no knowledge of replication.
+//! SQLite's C API, safe to call from above: connections, statements, errors. No SQL of our own beyond the
+//! settings of a database connection; no knowledge of replication.
 //!
 //! Threads. Connections are opened with `SQLITE_OPEN_NOMUTEX`; every call on a connection or on one of its
-//! statements takes that connection's lock, so the types are safe to move and share. Whoever first used SQLite in
-//! this process may have put it in single-thread mode, where even separate connections must not run at the same
-//! time: [`initialize`] finds out, and then one lock of the whole process takes the place of all of them.
+//! statements takes that connection's lock, so the types are safe to move and share. Whoever first used
+//! SQLite in this process may have put it in single-thread mode, where even separate connections must not run
+//! at the same time: [`initialize`] finds out, and then one lock of the whole process takes the place of all
+//! of them.
 
 mod authorizer;
 mod conn;
@@ -19,7 +20,8 @@ use std::sync::OnceLock;
 use libsqlite3_sys as ffi;
 use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 
-/// The oldest SQLite that has everything we call (`sqlite3_txn_state`), as `sqlite3_libversion_number` counts.
+/// The oldest SQLite that has everything we call (`sqlite3_txn_state`), as `sqlite3_libversion_number`
+/// counts.
 pub const VERSION_NUMBER_MIN: c_int = 3_034_000;
 
 /// What SQLite answered instead of `SQLITE_OK`.
@@ -67,9 +69,9 @@ static PROCESS_LOCK: ReentrantMutex<()> = ReentrantMutex::new(());
 /// Exclusive use of one connection (or of SQLite as a whole) by this thread.
 pub(crate) type Guard<'a> = ReentrantMutexGuard<'a, ()>;
 
-/// Prepares SQLite for use. The first call does the work, later ones repeat its result; every other function of
-/// this module that needs it calls it. Must not run before the host had its chance to configure SQLite, which is
-/// why nothing here happens at load time.
+/// Prepares SQLite for use. The first call does the work, later ones repeat its result; every other function
+/// of this module that needs it calls it. Must not run before the host had its chance to configure SQLite,
+/// which is why nothing here happens at load time.
 pub fn initialize() -> Result<(), Error> {
     THREADING.get_or_init(detect_threading).as_ref().map(|_| ()).map_err(Error::clone)
 }
@@ -111,9 +113,9 @@ fn detect_threading() -> Result<Threading, Error> {
             format!("SQLite {version} is too old: dqlite needs at least {VERSION_NUMBER_MIN}"),
         ));
     }
-    // The default mode, hence never weaker than what the host expects. After initialisation SQLite answers MISUSE
-    // and keeps its mode, which the mutex test below then reveals.
-    // SAFETY: the option takes no further argument.
+    // The default mode, hence never weaker than what the host expects. After initialisation SQLite answers
+    // MISUSE and keeps its mode, which the mutex test below then reveals. SAFETY: the option takes no further
+    // argument.
     unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_SERIALIZED) };
     // SAFETY: may be called any number of times.
     let code = unsafe { ffi::sqlite3_initialize() };

@@ -63,7 +63,8 @@ impl Statement {
         let mut raw = ptr::null_mut();
         let mut tail: *const c_char = ptr::null();
         let start: *const c_char = sql.as_ptr().cast();
-        // SAFETY: open handle, ours while the guard lives; `len` bytes of text are readable; results are locals.
+        // SAFETY: open handle, ours while the guard lives; `len` bytes of text are readable; results are
+        // locals.
         let code = unsafe { ffi::sqlite3_prepare_v3(inner.handle(), start, len, 0, &mut raw, &mut tail) };
         inner.check(code)?;
         let tail_offset = if tail.is_null() { sql.len() } else { tail.addr() - start.addr() };
@@ -84,8 +85,8 @@ impl Statement {
         unsafe { ffi::sqlite3_stmt_readonly(self.raw) != 0 }
     }
 
-    /// Whether running this statement may write to a database: not read-only, or `PRAGMA optimize`, which claims
-    /// to be read-only but runs statements that are not.
+    /// Whether running this statement may write to a database: not read-only, or `PRAGMA optimize`, which
+    /// claims to be read-only but runs statements that are not.
     pub fn writes(&self) -> bool {
         self.writes
     }
@@ -181,8 +182,8 @@ impl Statement {
         unsafe { copy_bytes(name) }
     }
 
-    /// Column `column` of the current row, counted from 0; NULL if there is no row or no such column. Fails only
-    /// if SQLite runs out of memory converting a text.
+    /// Column `column` of the current row, counted from 0; NULL if there is no row or no such column. Fails
+    /// only if SQLite runs out of memory converting a text.
     pub fn value(&self, column: usize) -> Result<Value<'_>, Error> {
         let _guard = self.inner.enter();
         let (raw, column) = (self.raw, column_number(column));
@@ -207,8 +208,8 @@ impl Statement {
         Ok(value)
     }
 
-    /// The bytes of a text or blob column, at the address SQLite just gave for it. They stay put until the next
-    /// step or reset, both of which need `&mut self`.
+    /// The bytes of a text or blob column, at the address SQLite just gave for it. They stay put until the
+    /// next step or reset, both of which need `&mut self`.
     fn column_bytes(&self, start: *const u8, column: c_int) -> Result<&[u8], Error> {
         // SAFETY: the statement lives as long as `self`; called right after the accessor of the same column.
         let len = unsafe { ffi::sqlite3_column_bytes(self.raw, column) };

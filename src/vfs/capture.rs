@@ -33,7 +33,8 @@ impl Database {
         Image { pages }
     }
 
-    /// Replaces the whole content by an image. Nobody may hold a WAL lock; speculative transactions are dropped.
+    /// Replaces the whole content by an image. Nobody may hold a WAL lock; speculative transactions are
+    /// dropped.
     pub fn restore(&self, image: Image) -> Result<(), Error> {
         let size = u32::try_from(image.pages.len()).map_err(|_| Error::BadImage)?;
         if !image.pages.first().is_some_and(|page| is_wal_page1(page)) {

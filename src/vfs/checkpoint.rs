@@ -1,7 +1,7 @@
 //! Checkpoints: committed frames become the main file by moving references, speculative frames stay and are
-//! renumbered from 1. It needs the moment in which nobody holds any WAL lock, but not an empty pipeline; whoever
-//! releases the last lock or commits tries. Readers that always overlap would never leave such a moment, so once the
-//! WAL is far too long, new ones are held back for a few milliseconds.
+//! renumbered from 1. It needs the moment in which nobody holds any WAL lock, but not an empty pipeline;
+//! whoever releases the last lock or commits tries. Readers that always overlap would never leave such a
+//! moment, so once the WAL is far too long, new ones are held back for a few milliseconds.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,8 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Whether a reader that comes now has to wait. Closed for a moment, then open for the rest of the period.
+    /// Whether a reader that comes now has to wait. Closed for a moment, then open for the rest of the
+    /// period.
     fn is_closed(&mut self, now: Instant) -> bool {
         let since = self.closed_at.map(|at| now.saturating_duration_since(at));
         if since.is_none_or(|since| since >= Duration::from_millis(CHECKPOINT_GATE_PERIOD_MS)) {
@@ -55,8 +56,8 @@ impl State {
             && self.gate.is_closed(Instant::now())
     }
 
-    /// Checkpoints if enough frames are committed and nobody holds a lock. Returns superseded pages, for the caller
-    /// to let go of when it holds no lock.
+    /// Checkpoints if enough frames are committed and nobody holds a lock. Returns superseded pages, for the
+    /// caller to let go of when it holds no lock.
     #[must_use]
     pub(super) fn checkpoint_if_due(&mut self, threshold: u32) -> Vec<PageRef> {
         if self.committed < threshold.max(1) || !self.locks.are_free(ALL_LOCKS) {
@@ -82,8 +83,8 @@ impl State {
         unused
     }
 
-    /// The committed frames' pages replace those of the main file, which takes the committed size. Pages that no
-    /// transaction ever wrote, such as the one at the pending byte, read as zeros.
+    /// The committed frames' pages replace those of the main file, which takes the committed size. Pages that
+    /// no transaction ever wrote, such as the one at the pending byte, read as zeros.
     fn move_committed_pages(&mut self, size: usize) -> Vec<PageRef> {
         let mut unused = if size < self.pages.len() { self.pages.split_off(size) } else { Vec::new() };
         self.pages.resize_with(size, zeros);
@@ -97,8 +98,8 @@ impl State {
         unused
     }
 
-    /// New headers for a WAL whose first `moved` frames are gone. The first salt counts generations, so none of them
-    /// repeats a header of an earlier generation.
+    /// New headers for a WAL whose first `moved` frames are gone. The first salt counts generations, so none
+    /// of them repeats a header of an earlier generation.
     fn rebase_headers(&mut self, mut committed: Header, newest: u32, moved: u32, salt: u32) {
         let salts = [committed.salts[0].wrapping_add(1), salt];
         committed.salts = salts;

@@ -1,5 +1,6 @@
-//! One replicated database: its pages, WAL frames, WAL-index, locks and pipeline, all behind one lock that is held
-//! for microseconds. Any thread. Transactions are in `txn`, checkpoints in `checkpoint`, images in `capture`.
+//! One replicated database: its pages, WAL frames, WAL-index, locks and pipeline, all behind one lock that is
+//! held for microseconds. Any thread. Transactions are in `txn`, checkpoints in `checkpoint`, images in
+//! `capture`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -118,7 +119,7 @@ impl Database {
     /// What is executed but not committed.
     pub fn pipeline(&self) -> Pipeline {
         let state = self.state.read();
-        let frames: u32 = state.pipeline.iter().map(Speculative::frame_count).sum();
+        let frames = state.pipeline.back().map_or(0, |newest| newest.last - state.committed);
         Pipeline { count: state.pipeline.len(), bytes: frames as usize * PAGE_SIZE }
     }
 
@@ -154,8 +155,8 @@ impl State {
         self.index.header(View::Speculative)
     }
 
-    /// Makes a header unlike every other one of this database, so that no page cache mistakes the state it stands
-    /// for. `change_counter` is the newest in use: SQLite counts on from it, in the speculative view.
+    /// Makes a header unlike every other one of this database, so that no page cache mistakes the state it
+    /// stands for. `change_counter` is the newest in use: SQLite counts on from it, in the speculative view.
     pub(super) fn stamp(&mut self, header: &mut Header, change_counter: u32) {
         self.headers_written += 1;
         let sequence = self.headers_written;
@@ -183,4 +184,40 @@ pub(super) fn random_word() -> Result<u32, Error> {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(u32::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::vfs::Vfs;
+
+    #[test]
+    fn no_operation_ever_repeats_a_header() {
+        let vfs = Vfs::register(u32::MAX).unwrap();
+        let database = vfs.create_database("test.db").unwrap();
+        let page = database.capture().pages.remove(0);
+        let mut seen = HashSet::new();
+        let mut assert_unseen = |what: &str| {
+            let state = database.state.read();
+            assert_eq!(state.committed_header(), state.speculative_header());
+            let Header { change_counter, last_frame, size, frame_checksum, salts } = state.committed_header();
+            let fresh = seen.insert((change_counter, last_frame, size, frame_checksum, salts));
+            assert!(fresh, "{what} repeated a header: a page cache could believe in pages of another state");
+        };
+        assert_unseen("creation");
+        for _ in 0..5 {
+            database.append(&[(1, PageRef::clone(&page))]).unwrap();
+            assert_unseen("append");
+            database.abort().unwrap();
+            assert_unseen("abort");
+            assert!(database.checkpoint());
+            assert_unseen("checkpoint");
+            database.restore(database.capture()).unwrap();
+            assert_unseen("restore");
+            database.abort().unwrap();
+            assert_unseen("abort");
+        }
+    }
 }

@@ -1,7 +1,8 @@
-//! `sqlite3_io_methods` of the two kinds of file that the VFS opens, main databases and their WALs, and the guard
-//! that keeps panics out of SQLite.
+//! `sqlite3_io_methods` of the two kinds of file that the VFS opens, main databases and their WALs, and the
+//! guard that keeps panics out of SQLite.
 //!
-//! The main file is never written by SQLite: checkpoints are ours. File locks do not exist; WAL locks do the work.
+//! The main file is never written by SQLite: checkpoints are ours. File locks do not exist; WAL locks do the
+//! work.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -339,8 +340,8 @@ unsafe extern "C" fn wal_write(
     })
 }
 
-/// SQLite may cut the WAL behind its last commit (`journal_size_limit`). What lies there is dropped when the write
-/// transaction ends, so there is nothing to do.
+/// SQLite may cut the WAL behind its last commit (`journal_size_limit`). What lies there is dropped when the
+/// write transaction ends, so there is nothing to do.
 unsafe extern "C" fn wal_truncate(_: *mut ffi::sqlite3_file, _: i64) -> c_int {
     ffi::SQLITE_OK
 }
@@ -430,3 +431,18 @@ static WAL_METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     xFetch: None,
     xUnfetch: None,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_callback_becomes_an_error_and_the_first_one_is_remembered() {
+        let fault = Fault::default();
+        assert_eq!(guarded(&fault, ffi::SQLITE_IOERR, || ffi::SQLITE_OK), ffi::SQLITE_OK);
+        assert_eq!(*fault.0.lock(), None);
+        assert_eq!(guarded(&fault, ffi::SQLITE_IOERR, || panic!("page {} is missing", 7)), ffi::SQLITE_IOERR);
+        assert_eq!(guarded(&fault, ffi::SQLITE_IOERR, || panic!("another")), ffi::SQLITE_IOERR);
+        assert_eq!(fault.0.lock().as_deref(), Some("page 7 is missing"));
+    }
+}

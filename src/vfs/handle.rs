@@ -1,5 +1,5 @@
-//! One open main file: which view it shows, which locks it holds, whether it may write. SQLite calls it from the
-//! thread that runs a statement; the owner of the connection calls it between statements.
+//! One open main file: which view it shows, which locks it holds, whether it may write. SQLite calls it from
+//! the thread that runs a statement; the owner of the connection calls it between statements.
 
 use std::sync::Arc;
 
@@ -40,8 +40,8 @@ struct HandleState {
     reverts: bool,
     shared: LockMask,
     exclusive: LockMask,
-    /// SQLite has released the WRITE lock of a transaction that deletes the database; we still hold it, until we
-    /// know whether it was committed.
+    /// SQLite has released the WRITE lock of a transaction that deletes the database; we still hold it, until
+    /// we know whether it was committed.
     undecided: bool,
     /// The database counts this handle among those that hold locks in the speculative view.
     counted: bool,
@@ -106,7 +106,8 @@ impl MainHandle {
         handle.mapping = None;
     }
 
-    /// Releases whatever the handle still holds; a write transaction is rolled back if SQLite did not commit it.
+    /// Releases whatever the handle still holds; a write transaction is rolled back if SQLite did not commit
+    /// it.
     pub(super) fn release_all(&self) {
         let (shared, exclusive) = {
             let handle = self.state.lock();
@@ -188,9 +189,9 @@ impl MainHandle {
                 return Err(Error::Busy);
             }
             if handle.view == View::Committed {
-                // Without a read lock this is a reader that met a header in the middle of a change, and it must
-                // not be shown the other view. With one it is a read transaction that wants to write: it may, if
-                // both views are the same, for then nothing it has read changes under it.
+                // Without a read lock this is a reader that met a header in the middle of a change, and it
+                // must not be shown the other view. With one it is a read transaction that wants to write: it
+                // may, if both views are the same, for then nothing it has read changes under it.
                 if handle.shared == 0 || !state.pipeline.is_empty() {
                     return Err(Error::Busy);
                 }

@@ -1,4 +1,5 @@
-//! The eight WAL locks of one database, counted over all its file handles. Pure bookkeeping: nothing ever waits.
+//! The eight WAL locks of one database, counted over all its file handles. Pure bookkeeping: nothing ever
+//! waits.
 
 /// A set of lock slots, one bit each.
 pub(super) type LockMask = u8;

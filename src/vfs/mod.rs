@@ -1,11 +1,11 @@
-//! The replicating VFS: databases in memory, of which SQLite writes the transactions and Raft decides which ones
-//! happened. One [`Vfs`] per node; every database has two views of the same WAL.
+//! The replicating VFS: databases in memory, of which SQLite writes the transactions and Raft decides which
+//! ones happened. One [`Vfs`] per node; every database has two views of the same WAL.
 //!
 //! A write runs like this. The owner of the write lane calls [`VfsConnection::set_view`] with
-//! [`View::Speculative`], steps the statement, and takes what it closed with [`Database::take_transaction`]. The
-//! transaction now waits in the pipeline, visible to the next writer but to no reader. When its log entry is
-//! committed, [`Database::publish_next`] shows it to readers; when leadership is lost, [`Database::abort`] drops it.
-//! Followers call [`Database::append`] instead. None of these waits for anything but a short lock.
+//! [`View::Speculative`], steps the statement, and takes what it closed with [`Database::take_transaction`].
+//! The transaction now waits in the pipeline, visible to the next writer but to no reader. When its log entry
+//! is committed, [`Database::publish_next`] shows it to readers; when leadership is lost, [`Database::abort`]
+//! drops it. Followers call [`Database::append`] instead. None of these waits for anything but a short lock.
 //!
 //! | file | what |
 //! |---|---|
@@ -38,6 +38,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::config::DATABASE_NAME_MAX;
 use crate::sqlite;
 
 use handle::MainHandle;
@@ -79,7 +80,7 @@ pub enum Error {
     #[error("the image is not a WAL-mode SQLite database with pages of 4096 bytes")]
     BadImage,
     /// The name is too long or contains a NUL byte.
-    #[error("a database name has at most {max} bytes, none of them NUL", max = crate::config::DATABASE_NAME_MAX)]
+    #[error("a database name has at most {max} bytes, none of them NUL", max = DATABASE_NAME_MAX)]
     BadName,
     /// A database of this name exists.
     #[error("the database exists")]
@@ -129,7 +130,8 @@ pub struct Vfs {
 static REGISTERED: AtomicU64 = AtomicU64::new(0);
 
 impl Vfs {
-    /// Registers a VFS under a name of its own. Databases checkpoint after `checkpoint_threshold` committed frames.
+    /// Registers a VFS under a name of its own. Databases checkpoint after `checkpoint_threshold` committed
+    /// frames.
     pub fn register(checkpoint_threshold: u32) -> Result<Vfs, Error> {
         let os_page_size = shm::supported_os_page_size().map_err(Error::OsPageSize)?;
         let number = REGISTERED.fetch_add(1, Ordering::Relaxed) + 1;
@@ -201,8 +203,8 @@ impl VfsConnection {
         Ok(VfsConnection { sqlite, handle })
     }
 
-    /// Shows a view from the next transaction on. The speculative view comes with the permit to write, the committed
-    /// view without. Fails inside a transaction.
+    /// Shows a view from the next transaction on. The speculative view comes with the permit to write, the
+    /// committed view without. Fails inside a transaction.
     pub fn set_view(&self, view: View) -> Result<(), Error> {
         let _guard = self.sqlite.enter();
         self.handle.set_view(view)
@@ -214,8 +216,8 @@ impl VfsConnection {
     }
 
     /// Permits a read transaction of the committed view to become a write transaction. It will, if nothing is
-    /// speculative at that moment; else SQLite answers `SQLITE_BUSY`, and it can be tried again once the pipeline
-    /// has drained. The permit ends with the transaction, or with [`VfsConnection::revoke_permit`].
+    /// speculative at that moment; else SQLite answers `SQLITE_BUSY`, and it can be tried again once the
+    /// pipeline has drained. The permit ends with the transaction, or with [`VfsConnection::revoke_permit`].
     pub fn grant_permit(&self) {
         let _guard = self.sqlite.enter();
         self.handle.set_permit(true);

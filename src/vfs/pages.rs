@@ -14,8 +14,8 @@ use std::sync::{Arc, LazyLock};
 
 use crate::config::PAGE_SIZE;
 
-/// One page image, shared by reference between the page store, WAL frames, commands and snapshots. A page that
-/// somebody else can see is never modified; a change makes another page.
+/// One page image, shared by reference between the page store, WAL frames, commands and snapshots. A page
+/// that somebody else can see is never modified; a change makes another page.
 pub type PageRef = Arc<[u8; PAGE_SIZE]>;
 
 /// Page number, counted from 1.
@@ -39,7 +39,8 @@ pub fn page_from(bytes: &[u8]) -> Option<PageRef> {
     Arc::<[u8]>::from(bytes).try_into().ok()
 }
 
-/// Page 1 of a database that nobody has written to, as SQLite leaves it after switching a new file to WAL mode.
+/// Page 1 of a database that nobody has written to, as SQLite leaves it after switching a new file to WAL
+/// mode.
 pub(super) fn empty_database(sqlite_version: u32) -> PageRef {
     let mut page = [0; PAGE_SIZE];
     page[..16].copy_from_slice(MAGIC);
@@ -53,8 +54,8 @@ pub(super) fn empty_database(sqlite_version: u32) -> PageRef {
     Arc::new(page)
 }
 
-/// Page 1 of a deleted database, made from its last page 1: an empty schema, and size 0 as the mark that every
-/// node recognises. The schema cookie moves on, so that other connections drop their cached schema.
+/// Page 1 of a deleted database, made from its last page 1: an empty schema, and size 0 as the mark that
+/// every node recognises. The schema cookie moves on, so that other connections drop their cached schema.
 pub(super) fn deleted_database(last: &[u8; PAGE_SIZE]) -> PageRef {
     let mut page = [0; PAGE_SIZE];
     page[..HEADER_SIZE].copy_from_slice(&last[..HEADER_SIZE]);

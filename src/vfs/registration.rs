@@ -1,7 +1,9 @@
-//! The `sqlite3_vfs` object: how SQLite finds our databases by file name. Temporary files go to the `unix` VFS.
+//! The `sqlite3_vfs` object: how SQLite finds our databases by file name. Temporary files go to the `unix`
+//! VFS.
 //!
-//! A database's name is used verbatim as its file name, except that SQLite gives a meaning to some names (`:memory:`,
-//! `file:...`, the empty one). Those travel with `./` in front, and so do names that begin with it.
+//! A database's name is used verbatim as its file name, except that SQLite gives a meaning to some names
+//! (`:memory:`, `file:...`, the empty one). Those travel with `./` in front, and so do names that begin with
+//! it.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -24,7 +26,8 @@ const WAL_SUFFIX: &[u8] = b"-wal";
 /// SQLite wants room for 8 more bytes behind the longest name it opens.
 const PATH_MAX: usize = DATABASE_NAME_MAX + ESCAPE.len() + 8 + 1;
 
-/// A registered VFS and its databases. Lives until the last file and the last connection that use it are gone.
+/// A registered VFS and its databases. Lives until the last file and the last connection that use it are
+/// gone.
 pub(super) struct Registration {
     /// What SQLite knows us by; owned.
     vfs: *mut ffi::sqlite3_vfs,
@@ -40,7 +43,8 @@ struct Databases {
     created: u64,
 }
 
-// SAFETY: both VFS objects are constant once registered, except for the list pointer that SQLite guards itself.
+// SAFETY: both VFS objects are constant once registered, except for the list pointer that SQLite guards
+// itself.
 unsafe impl Send for Registration {}
 // SAFETY: as above.
 unsafe impl Sync for Registration {}

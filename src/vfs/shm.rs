@@ -1,28 +1,34 @@
-//! The WAL-index of one database in two views. SQLite finds the newest frame of a page through it, and trusts only
-//! what lies at or below the `mxFrame` of its header; so two headers over one index make two states of one database:
-//! the *committed* view that readers see and the *speculative* view that the next writer builds on.
+//! The WAL-index of one database in two views. SQLite finds the newest frame of a page through it, and trusts
+//! only what lies at or below the `mxFrame` of its header; so two headers over one index make two states of
+//! one database: the *committed* view that readers see and the *speculative* view that the next writer builds
+//! on.
 //!
 //! ```text
 //! region 0, 32 KiB, native byte order
 //!      0  header, copy 1 (48 bytes)       48  header, copy 2
-//!     96  nBackfill u32   100  read marks 5 x u32   120  lock bytes   128  nBackfillAttempted u32   132  unused
+//!     96  nBackfill u32     100  read marks 5 x u32     120  lock bytes
+//!    128  nBackfillAttempted u32                        132  unused
 //!    136  page numbers of frames 1..4062, u32 each
-//!  16384  hash slots 8192 x u16: 1-based entry of this region, 0 = empty; hash = page * 383 mod 8192, linear probing
+//!  16384  hash slots 8192 x u16: 1-based entry of this region, 0 = empty
+//!         hash = page * 383 mod 8192, linear probing
 //! region k >= 1: page numbers 4096 x u32 (from frame 4063 + 4096 (k - 1)), then 8192 hash slots
 //!
-//! header: version 3007000 u32, 0 u32, change counter u32, isInit u8 = 1, big-endian checksums u8, page size u16,
-//!         mxFrame u32, database size u32, frame checksum 2 x u32, salts 2 x 4 bytes, checksum of bytes 0..40 2 x u32
+//! header: version 3007000 u32, 0 u32, change counter u32, isInit u8 = 1, big-endian checksums u8,
+//!         page size u16, mxFrame u32, database size u32, frame checksum 2 x u32, salts 2 x 4 bytes,
+//!         checksum of bytes 0..40 2 x u32
 //!
 //! memory: C = memfd of 32 KiB, S = memfd of one OS page; regions >= 1 are heap memory
 //!   committed view   = C[0 .. 32 KiB]
-//!   speculative view = S[0 .. page] + C[page .. 32 KiB]      (a handle switches by mapping one page over the other)
+//!   speculative view = S[0 .. page] + C[page .. 32 KiB]
+//!   a handle switches by mapping the first page of the one over that of the other, at the same address
 //! ```
 //!
-//! Both views share the hash slots and all page numbers outside the first OS page. That is safe because frames only
-//! ever get appended above both `mxFrame`s, and an entry above a reader's own `mxFrame` means nothing to it.
+//! Both views share the hash slots and all page numbers outside the first OS page. That is safe because
+//! frames only ever get appended above both `mxFrame`s, and an entry above a reader's own `mxFrame` means
+//! nothing to it.
 //!
-//! SQLite's threads read and write this memory while we do. All our accesses are atomic; headers are written in
-//! SQLite's order (copy 2, fence, copy 1), so that a torn read is noticed by the reader.
+//! SQLite's threads read and write this memory while we do. All our accesses are atomic; headers are written
+//! in SQLite's order (copy 2, fence, copy 1), so that a torn read is noticed by the reader.
 
 use std::ffi::c_void;
 use std::os::fd::{AsFd, OwnedFd};
@@ -64,7 +70,8 @@ pub(super) struct Header {
     pub(super) last_frame: u32,
     /// Database size of this view in pages.
     pub(super) size: u32,
-    /// SQLite keeps the checksum of the last frame here. Nobody checks it; headers of ours hold a unique number.
+    /// SQLite keeps the checksum of the last frame here. Nobody checks it; headers of ours hold a unique
+    /// number.
     pub(super) frame_checksum: [u32; 2],
     /// Bytes as in the WAL file: salt 1 and salt 2, big-endian.
     pub(super) salts: [u32; 2],
@@ -133,7 +140,7 @@ fn first_slot(page: PageNumber) -> usize {
 /// anywhere up to the hash slots.
 pub(super) fn supported_os_page_size() -> Result<usize, usize> {
     let size = rustix::param::page_size();
-    if (PAGE_SIZE..=HASH_OFFSET).contains(&size) { Ok(size) } else { Err(size) }
+    if (FIRST_ENTRY_OFFSET..=HASH_OFFSET).contains(&size) { Ok(size) } else { Err(size) }
 }
 
 /// The two files behind region 0; every handle maps them for itself.
@@ -259,8 +266,8 @@ impl WalIndex {
         Header::from_words(&words)
     }
 
-    /// Writes the header of a view the way SQLite does, so that a concurrent reader sees the old one, the new one,
-    /// or two copies that differ.
+    /// Writes the header of a view the way SQLite does, so that a concurrent reader sees the old one, the new
+    /// one, or two copies that differ.
     pub(super) fn set_header(&self, view: View, header: &Header) {
         let words = header.to_words();
         fence(Ordering::SeqCst);
@@ -283,8 +290,9 @@ impl WalIndex {
         }
     }
 
-    /// Enters a frame as the last one into both views' index. As in SQLite, the first entry of a region clears the
-    /// region, and leftovers of frames that were dropped are cleared by the frame that takes their place.
+    /// Enters a frame as the last one into both views' index. As in SQLite, the first entry of a region
+    /// clears the region, and leftovers of frames that were dropped are cleared by the frame that takes their
+    /// place.
     pub(super) fn extend(&mut self, frame: u32, page: PageNumber) {
         let (region, entry) = locate(frame);
         self.ensure_region(region);
@@ -341,8 +349,8 @@ impl WalIndex {
         }
     }
 
-    /// Removes the entries of a region from `entry` on, hash slots included. Slots that remain stay reachable:
-    /// they were filled before the removed ones, so no probe for them runs through a removed one.
+    /// Removes the entries of a region from `entry` on, hash slots included. Slots that remain stay
+    /// reachable: they were filled before the removed ones, so no probe for them runs through a removed one.
     fn clear_from(&self, region: usize, entry: usize) {
         for slot in 0..HASH_SLOTS {
             let slot = self.hash_slot(region, slot);
@@ -364,8 +372,8 @@ impl WalIndex {
 
     fn word(&self, view: View, region: usize, offset: usize) -> &AtomicU32 {
         let address = self.region_start(view, region, offset).wrapping_add(offset).cast();
-        // SAFETY: the offset is a multiple of 4 inside a region that lives as long as `self`; everybody but SQLite
-        // accesses it atomically, and SQLite tolerates changes at any moment.
+        // SAFETY: the offset is a multiple of 4 inside a region that lives as long as `self`; everybody but
+        // SQLite accesses it atomically, and SQLite tolerates changes at any moment.
         unsafe { AtomicU32::from_ptr(address) }
     }
 
@@ -397,7 +405,13 @@ mod tests {
     use super::*;
 
     fn index() -> (IndexFiles, WalIndex) {
-        let files = IndexFiles::create(supported_os_page_size().unwrap()).unwrap();
+        index_with(supported_os_page_size().unwrap())
+    }
+
+    /// Works for every multiple of the real OS page size, so machines with larger pages are tested on this
+    /// one.
+    fn index_with(os_page_size: usize) -> (IndexFiles, WalIndex) {
+        let files = IndexFiles::create(os_page_size).unwrap();
         let index = WalIndex::new(&files).unwrap();
         (files, index)
     }
@@ -491,6 +505,34 @@ mod tests {
             assert_eq!(used.count(), entry + 1, "kept {keep} of {reached}");
             for frame in 1..=keep {
                 assert_eq!(find(&index, View::Speculative, frame, keep + 1), Some(frame));
+            }
+        }
+    }
+
+    #[test]
+    fn publishing_completes_the_committed_view_whatever_the_size_of_memory_pages() {
+        for os_page_size in [4096, 16_384] {
+            let (files, index) = index_with(os_page_size);
+            let writer = ViewMapping::new(&files, View::Speculative).unwrap();
+            let reader = ViewMapping::new(&files, View::Committed).unwrap();
+            let entry = |mapping: &ViewMapping, frame: usize| {
+                let address =
+                    mapping.address().cast::<u32>().wrapping_add(FIRST_ENTRY_OFFSET / 4 + frame - 1);
+                // SAFETY: inside the mapping and aligned; only atomic accesses.
+                unsafe { AtomicU32::from_ptr(address) }.load(Ordering::Relaxed)
+            };
+            // What SQLite does in the speculative view.
+            for frame in 1..=FIRST_REGION_ENTRIES {
+                let offset = entry_offset(0, frame - 1);
+                index.word(View::Speculative, 0, offset).store(frame as u32 + 50, Ordering::Relaxed);
+            }
+            let unshared = (os_page_size - FIRST_ENTRY_OFFSET) / 4;
+            assert_eq!((entry(&writer, unshared), entry(&reader, unshared)), (unshared as u32 + 50, 0));
+            index.publish_entries(1, 700);
+            index.publish_entries(701, 5000);
+            for frame in 1..=FIRST_REGION_ENTRIES {
+                assert_eq!(entry(&reader, frame), frame as u32 + 50);
+                assert_eq!(entry(&writer, frame), frame as u32 + 50);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Speculative transactions: how a write transaction is opened and closed, taken for replication, published when
-//! its entry is committed, or aborted; and how a follower appends what the leader replicated.
+//! Speculative transactions: how a write transaction is opened and closed, taken for replication, published
+//! when its entry is committed, or aborted; and how a follower appends what the leader replicated.
 //!
 //! ```text
 //! WAL frames   1 ......... committed | speculative 1 | speculative 2 | open transaction (spilled) |
@@ -48,12 +48,6 @@ pub(super) struct Speculative {
     deletes: bool,
 }
 
-impl Speculative {
-    pub(super) fn frame_count(&self) -> u32 {
-        self.last - self.first + 1
-    }
-}
-
 /// Names a speculative transaction of one database; later transactions have greater ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransactionId(u64);
@@ -65,8 +59,8 @@ impl TransactionId {
     }
 }
 
-/// What one write transaction replicates: page images in the order in which they apply, the later image of a page
-/// wins.
+/// What one write transaction replicates: page images in the order in which they apply, the later image of a
+/// page wins.
 #[derive(Debug, Clone)]
 pub struct Transaction {
     /// For [`Database::publish_next`].
@@ -76,12 +70,13 @@ pub struct Transaction {
 }
 
 impl Database {
-    /// The oldest transaction that was closed and not taken yet. Call it right after a step that may have closed
-    /// one, until it gives none, before anybody else may write: log order has to be execution order.
+    /// The oldest transaction that was closed and not taken yet. Call it right after a step that may have
+    /// closed one, until it gives none, before anybody else may write: log order has to be execution order.
     pub fn take_transaction(&self) -> Option<Transaction> {
         let mut state = self.state.write();
         let state = &mut *state;
-        let speculative = state.pipeline.iter_mut().find(|s| !s.taken)?;
+        let taken = state.pipeline.partition_point(|s| s.taken);
+        let speculative = state.pipeline.get_mut(taken)?;
         speculative.taken = true;
         // Everything before the page that marks a deletion is gone after it, and C nodes insist on one page.
         let first = if speculative.deletes { speculative.last } else { speculative.first };
@@ -112,8 +107,8 @@ impl Database {
         Ok(())
     }
 
-    /// Drops every speculative transaction. Nobody may be inside a transaction on the speculative view: interrupt the
-    /// running statement, roll back, and reset what still reads.
+    /// Drops every speculative transaction. Nobody may be inside a transaction on the speculative view:
+    /// interrupt the running statement, roll back, and reset what still reads.
     pub fn abort(&self) -> Result<(), Error> {
         let mut state = self.state.write();
         if !state.write_is_free() || state.speculative_holders > 0 {
@@ -152,8 +147,8 @@ impl State {
         self.writer = Some(OpenWrite { base, deletion: Deletion::None });
     }
 
-    /// The WRITE lock is about to be released. What counts as committed is what SQLite put into the header, not
-    /// which frames it wrote: a rolled back savepoint or transaction leaves frames above.
+    /// The WRITE lock is about to be released. What counts as committed is what SQLite put into the header,
+    /// not which frames it wrote: a rolled back savepoint or transaction leaves frames above.
     #[must_use]
     pub(super) fn end_write(&mut self) -> Vec<PageRef> {
         let writer = self.writer.take().expect("the WRITE lock is held exactly while `writer` is set");
@@ -173,8 +168,8 @@ impl State {
         unused
     }
 
-    /// Ends the open write transaction by a page 1 that marks the database as deleted, on top of whatever else the
-    /// transaction did.
+    /// Ends the open write transaction by a page 1 that marks the database as deleted, on top of whatever
+    /// else the transaction did.
     pub(super) fn write_deletion(&mut self) -> Vec<PageRef> {
         let mut header = self.speculative_header();
         let unused = self.wal.truncate(header.last_frame);

@@ -1,5 +1,5 @@
-//! The frames of one database's write-ahead log, in the shape in which SQLite reads and writes its WAL file. Nothing
-//! here is durable or leaves the node: the checksums in it are SQLite's own business.
+//! The frames of one database's write-ahead log, in the shape in which SQLite reads and writes its WAL file.
+//! Nothing here is durable or leaves the node: the checksums in it are SQLite's own business.
 //!
 //! ```text
 //! file: 32-byte header, then frames of 24 + 4096 bytes, frame n (from 1) at 32 + (n - 1) * 4120
@@ -45,7 +45,8 @@ enum Place {
     Frame { slot: usize, offset: usize },
 }
 
-/// The WAL of one database: committed frames, then speculative ones, then those of the open write transaction.
+/// The WAL of one database: committed frames, then speculative ones, then those of the open write
+/// transaction.
 #[derive(Debug, Default)]
 pub(super) struct Wal {
     header: [u8; FILE_HEADER_SIZE],
@@ -85,7 +86,8 @@ impl Wal {
         self.frames[first as usize - 1..last as usize].iter().map(|f| (page_number(&f.header), &f.page))
     }
 
-    /// Appends a frame that SQLite did not write; it needs no salts and no checksum because none is ever checked.
+    /// Appends a frame that SQLite did not write; it needs no salts and no checksum because none is ever
+    /// checked.
     pub(super) fn push(&mut self, page_number: PageNumber, page: PageRef) {
         let mut header = [0; FRAME_HEADER_SIZE];
         header[..4].copy_from_slice(&page_number.to_be_bytes());
@@ -131,8 +133,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Writes the file header, a frame header or a page. Frames up to `base` are not the open transaction's and
-    /// cannot be touched; a frame header may extend the file by one frame.
+    /// Writes the file header, a frame header or a page. Frames up to `base` are not the open transaction's
+    /// and cannot be touched; a frame header may extend the file by one frame.
     pub(super) fn write(&mut self, bytes: &[u8], offset: u64, base: u32) -> Result<(), BadAccess> {
         match place(offset) {
             Some(Place::FileHeader(0)) if bytes.len() == FILE_HEADER_SIZE => {

@@ -133,7 +133,8 @@ pub fn assert_intact(connection: &VfsConnection) {
 /// A statement that writes about `pages` pages into a new table.
 pub fn create_big(table: &str, pages: u32) -> String {
     format!(
-        "CREATE TABLE {table} AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {pages}) \
+        "CREATE TABLE {table} AS \
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {pages}) \
          SELECT i, randomblob(3500) x FROM n"
     )
 }
