@@ -53,7 +53,7 @@ step() {
 step format 60 "$CARGO" fmt --check
 step clippy 600 "$CARGO" clippy --all-targets -- -D warnings
 step deny 120 sh tests/deny.sh
-step test 900 "$CARGO" test
+step test 900 "$CARGO" test --no-fail-fast
 step stage 900 make --no-print-directory stage
 step c-tests 700 sh c-tests/run.sh
 step demo 120 sh c-tests/demo/demo.sh

@@ -1,5 +1,8 @@
 //! What clients of a single node can rely on, over real sockets.
 
+// A test reports what goes wrong by panicking.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use bytes::Bytes;

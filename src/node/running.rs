@@ -59,8 +59,9 @@ impl Running {
         let fence = Arc::new(Fence::default());
         let (proposals, proposals_in) = mpsc::channel(config::PROPOSALS_MAX);
         let shared = Shared { registry: registry.clone(), membership: membership.clone(), proposals };
-        let (raft, stop_raft) =
-            start_raft(node, settings, directory, loaded, &registry, &membership, &fence, proposals_in)?;
+        let links =
+            Links { registry: registry.clone(), membership, fence: fence.clone(), proposals: proposals_in };
+        let (raft, stop_raft) = start_raft(node, settings, directory, loaded, links)?;
         let (stop_accepting, stopped) = oneshot::channel();
         let accepting = clients.spawn(accept_clients(listener, shared, stopped));
         Ok(Running { clients, stop_accepting, accepting, raft, stop_raft, registry, fence })
@@ -93,16 +94,21 @@ impl Running {
     }
 }
 
+/// What connects the Raft thread with the sessions.
+struct Links {
+    registry: Arc<Registry>,
+    membership: Arc<Membership>,
+    fence: Arc<Fence>,
+    proposals: mpsc::Receiver<Proposal>,
+}
+
 /// Starts the disk threads and the Raft thread, and waits until the state found on disk is applied.
 fn start_raft(
     node: &Node,
     settings: &Settings,
     directory: LockedDirectory,
     loaded: Loaded,
-    registry: &Arc<Registry>,
-    membership: &Arc<Membership>,
-    fence: &Arc<Fence>,
-    proposals: mpsc::Receiver<Proposal>,
+    links: Links,
 ) -> Result<(JoinHandle<()>, oneshot::Sender<()>), Error> {
     let (events, store_events) = mpsc::unbounded_channel();
     // The Raft thread outlives the disk threads, except after a fault, when nobody listens any more.
@@ -110,14 +116,15 @@ fn start_raft(
     let store = Store::start(directory, &loaded, store::Options::default(), report)?;
     let core = Raft::new(core_options(node, settings), seed());
     let (stop_raft, stop) = oneshot::channel();
+    let fence = links.fence;
     let parts = Parts {
         core,
         store,
         store_events,
-        proposals,
+        proposals: links.proposals,
         stop,
-        registry: registry.clone(),
-        membership: membership.clone(),
+        registry: links.registry,
+        membership: links.membership,
         fence: fence.clone(),
         compression: node.compression.clone(),
         trailing: settings.snapshot_trailing,

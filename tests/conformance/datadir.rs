@@ -3,6 +3,9 @@
 //! Directories of clusters with several voters cannot be led by a single node, so the log is applied the way
 //! the Raft thread applies it, and the tables are read through the VFS.
 
+// A test reports what goes wrong by panicking.
+#![allow(clippy::unwrap_used)]
+
 use dqlite::config::{CHECKPOINT_THRESHOLD_FRAMES, PAGE_SIZE};
 use dqlite::db::{Fsm, Registry};
 use dqlite::raft::{EntryKind, Index};
