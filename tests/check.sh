@@ -53,7 +53,7 @@ step() {
 step format 60 "$CARGO" fmt --check
 step clippy 600 "$CARGO" clippy --all-targets -- -D warnings
 step deny 120 sh tests/deny.sh
-step test 900 "$CARGO" test
+step test 900 "$CARGO" test --no-fail-fast
 step stage 900 make --no-print-directory stage
 step c-tests 700 sh c-tests/run.sh
 step demo 120 sh c-tests/demo/demo.sh
@@ -61,6 +61,7 @@ step dropin-demo 120 sh tests/dropin/demo.sh
 step dropin-benchmark 150 sh tests/dropin/benchmark.sh
 step dropin-python 100 sh tests/dropin/python.sh
 step dropin-exchange 200 sh tests/dropin/exchange.sh
+step dropin-cluster 200 sh tests/dropin/cluster.sh
 step kill9 300 sh tests/dropin/kill9.sh
 
 echo

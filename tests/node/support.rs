@@ -1,5 +1,8 @@
 //! A node in this process and a blocking client for it, shared by the tests that drive a real node.
 
+// A test reports what goes wrong by panicking.
+#![allow(clippy::unwrap_used)]
+
 use bytes::{Bytes, BytesMut};
 use dqlite::node::Node;
 use dqlite::wire::frame::{HEADER_SIZE, Header};
