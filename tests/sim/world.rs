@@ -407,7 +407,9 @@ impl World {
         let verdict = self.checker.appended(node, first, &entries, before);
         let changes = entries.iter().any(|entry| entry.kind == EntryKind::Change);
         let verdict = match verdict {
-            Ok(()) if changes && server.state == State::Leader => self.checker.changed(raft, first),
+            Ok(()) if changes && server.state == State::Leader => {
+                self.checker.changed(raft, first, &server.configuration)
+            }
             verdict => verdict,
         };
         self.judge(verdict);
@@ -477,16 +479,9 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, message: Message) {
         let message = if self.settings.plain[from] { as_plain(message) } else { message };
-        if let Message::RequestVoteResult(RequestVoteResult {
-            term,
-            granted: true,
-            pre_vote: Some(false),
-            ..
-        }) = message
-        {
-            let verdict = self.checker.voted(from, term, id_of(to));
-            self.judge(verdict);
-        }
+
+        let verdict = self.checker.sent(from, id_of(to), &message, &self.nodes[from].disk);
+        self.judge(verdict);
         let snapshot = matches!(message, Message::InstallSnapshot(_));
         let lost = self.blocked[from][to] > self.now || self.random.permille(self.settings.loss);
         if lost && !self.recovering {
@@ -502,7 +497,12 @@ impl World {
         for _ in 0..copies {
             let (low, high) = self.settings.delay_us;
             let mut delay = self.random.between(low, high);
-            if self.random.permille(3) {
+            let dangerous = match &message {
+                Message::TimeoutNow(_) => true,
+                Message::RequestVote(request) => request.disrupt_leader,
+                _ => false,
+            };
+            if self.random.permille(if dangerous { 200 } else { 4 }) {
                 // Somewhere, it lay in a queue.
                 delay += self.random.between(0, self.settings.election_ms * 4000);
             }
@@ -674,7 +674,9 @@ impl World {
     // ---- faults ----
 
     fn fault(&mut self) {
-        let (low, high) = self.settings.fault_us;
+        // Trouble seldom comes alone.
+        let burst = self.random.permille(350);
+        let (low, high) = if burst { (0, self.settings.election_ms * 100) } else { self.settings.fault_us };
         let delay = self.random.between(low, high);
         self.schedule(delay, Event::Fault);
         let any = self.random.between(0, self.nodes.len() as u64 - 1) as usize;
@@ -689,6 +691,9 @@ impl World {
             }
             4 => {
                 trace!(self, "server {} is cut off for {length} us", node + 1);
+                if self.random.permille(400) {
+                    self.end_connections(node);
+                }
                 for other in 0..self.nodes.len() {
                     self.blocked[node][other] = self.now + length;
                     self.blocked[other][node] = self.now + length;
