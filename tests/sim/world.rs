@@ -36,6 +36,7 @@ enum Event {
     Admin,
     Fault,
     Restart { node: usize },
+    Blink { node: usize },
     Recover,
     CheckRecovery,
 }
@@ -296,6 +297,7 @@ impl World {
                     self.boot(node);
                 }
             }
+            Event::Blink { node } => self.blink(node),
             Event::Recover => self.recover(),
             Event::CheckRecovery => self.check_recovery(),
         }
@@ -679,6 +681,9 @@ impl World {
         let (low, high) = if burst { (0, self.settings.election_ms * 100) } else { self.settings.fault_us };
         let delay = self.random.between(low, high);
         self.schedule(delay, Event::Fault);
+        if self.settings.coups && self.random.permille(800) {
+            return self.coup();
+        }
         let any = self.random.between(0, self.nodes.len() as u64 - 1) as usize;
         let node = if self.random.permille(400) { self.leader_hint } else { any };
         let election_us = self.settings.election_ms * 1000;
@@ -719,6 +724,33 @@ impl World {
                 self.end_connections(node);
             }
             _ => self.fail_disk(node),
+        }
+    }
+
+    /// Followers lose the leader, for real or not, and restart while its lease may be running.
+    fn coup(&mut self) {
+        let (leader, length) = (self.leader_hint, self.random.between(10_000, 600_000));
+        let other = (leader + self.random.between(1, 2) as usize) % self.nodes.len();
+        let all = self.random.permille(500);
+        trace!(self, "server {} loses {} (all: {all}) for {length} us", leader + 1, other + 1);
+        for node in (0..self.nodes.len()).filter(|node| *node != leader && (all || *node == other)) {
+            self.blocked[node][leader] = self.now + length;
+            self.blocked[leader][node] = self.now + length;
+            let delay = self.random.between(50, 3000);
+            self.schedule(delay, Event::ConnectionLost { node, leader });
+        }
+        if self.random.permille(600) {
+            let third = (0..self.nodes.len()).find(|node| *node != leader && *node != other);
+            let delay = self.random.between(50_000, 700_000);
+            self.schedule(delay, Event::Blink { node: third.unwrap_or(other) });
+        }
+    }
+
+    /// The process restarts at once.
+    fn blink(&mut self, node: usize) {
+        if self.nodes[node].raft.is_some() && !self.recovering {
+            self.crash(node);
+            self.boot(node);
         }
     }
 
