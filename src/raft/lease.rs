@@ -220,11 +220,10 @@ impl Raft {
             self.commit_index.max(leader.term_start)
         };
         let until = self.lease_until();
-        let joins = self.has(Bug::ReadJoinsEarlierRound);
+
         let unconfirmed = self.has(Bug::ReadWithoutRound);
         let Standing::Leader(leader) = &mut self.standing else { return };
-        let stamp = if joins { leader.leases.current } else { leader.leases.current.next() };
-        let stamp = if unconfirmed { Stamp(0) } else { stamp };
+        let stamp = if unconfirmed { Stamp(0) } else { leader.leases.current.next() };
         leader.leases.reads.push_back(PendingRead { token, index, stamp, last_index });
         self.confirm_reads(out);
         // A lease that is half over is renewed before anybody has to wait for it.

@@ -204,13 +204,112 @@ fn any_start() -> impl Strategy<Value = Start> {
     )
 }
 
+fn any_term() -> impl Strategy<Value = Term> {
+    prop_oneof![9 => 0..6u64, 1 => any::<u64>()].prop_map(Term)
+}
+
+fn any_message() -> impl Strategy<Value = Message> {
+    use message::*;
+    let flags = || (any::<bool>(), any::<bool>(), any::<bool>());
+    let vote = (any_term(), 0..4u64, any_index(), any_term(), flags()).prop_map(
+        |(term, candidate, last_index, last_term, (disrupt_leader, pre_vote, keeps_lease))| {
+            let candidate = ServerId(candidate);
+            Message::RequestVote(RequestVote {
+                term,
+                candidate,
+                last_index,
+                last_term,
+                disrupt_leader,
+                pre_vote,
+                keeps_lease,
+            })
+        },
+    );
+    let result =
+        (any_term(), flags(), any::<bool>()).prop_map(|(term, (granted, pre, keeps_lease), known)| {
+            let pre_vote = known.then_some(pre);
+            Message::RequestVoteResult(RequestVoteResult { term, granted, pre_vote, keeps_lease })
+        });
+    let entries = proptest::collection::vec(any_entry(), 0..4);
+    let append = (any_term(), any_index(), 0..3u64, any_index(), entries, any::<u64>()).prop_map(
+        |(term, prev_index, prev_term, leader_commit, entries, stamp)| {
+            let (prev_term, stamp) = (Term(prev_term), Stamp(stamp));
+            Message::AppendEntries(AppendEntries {
+                term,
+                prev_index,
+                prev_term,
+                leader_commit,
+                entries,
+                stamp,
+            })
+        },
+    );
+    let append_result = (any_term(), any_index(), any_index(), any::<u64>()).prop_map(
+        |(term, rejected, last_index, features)| {
+            let features = Features(features);
+            Message::AppendEntriesResult(AppendEntriesResult { term, rejected, last_index, features })
+        },
+    );
+    let install = (any_term(), any_index(), any_term(), any_index(), any_configuration()).prop_map(
+        |(term, last_index, last_term, configuration_index, configuration)| {
+            Message::InstallSnapshot(InstallSnapshot {
+                term,
+                last_index,
+                last_term,
+                configuration_index,
+                configuration,
+                data: Bytes::new(),
+            })
+        },
+    );
+    let timeout = (any_term(), any_index(), any_term()).prop_map(|(term, last_index, last_term)| {
+        Message::TimeoutNow(TimeoutNow { term, last_index, last_term })
+    });
+    // Boxed, since the generators of such unions would otherwise fill the stack of a test.
+    prop_oneof![
+        1 => vote.boxed(),
+        3 => result.boxed(),
+        4 => append.boxed(),
+        3 => append_result.boxed(),
+        1 => install.boxed(),
+        1 => timeout.boxed(),
+    ]
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let role = prop_oneof![Just(Role::Voter), Just(Role::Standby), Just(Role::Spare)];
+    prop_oneof![
+        (0..5u64, "[a-z\\x00]{0,3}").prop_map(|(id, address)| Change::Add { id: ServerId(id), address }),
+        (0..5u64, role).prop_map(|(id, role)| Change::Assign { id: ServerId(id), role }),
+        (0..5u64).prop_map(|id| Change::Remove { id: ServerId(id) }),
+    ]
+}
+
+/// What comes from other servers, or is about them.
+fn any_cluster_input() -> impl Strategy<Value = Input> {
+    let peer = || (0..4u64).prop_map(|id| Peer { id: ServerId(id), address: format!("s{id}") });
+    let id = || (0..4u64).prop_map(ServerId);
+    let token = || any::<u64>().prop_map(Token);
+    prop_oneof![
+        12 => (peer(), any_message()).prop_map(|(from, message)| Input::Receive { from, message }).boxed(),
+        1 => id().prop_map(|id| Input::PeerUnreachable { id }),
+        1 => id().prop_map(|leader| Input::ConnectionLost { leader }),
+        1 => token().prop_map(|token| Input::Read { token }),
+        1 => (token(), any_change()).prop_map(|(token, change)| Input::Change { token, change }),
+        1 => (token(), proptest::option::of(id())).prop_map(|(token, to)| Input::Transfer { token, to }),
+        1 => (id(), any::<bool>()).prop_map(|(to, ok)| Input::SnapshotSent { to, ok }),
+        1 => (any_index(), any::<bool>()).prop_map(|(index, ok)| Input::SnapshotInstalled { index, ok }),
+    ]
+}
+
 fn any_input() -> impl Strategy<Value = Input> {
     let seq = || prop_oneof![9 => 0..10u64, 1 => any::<u64>()].prop_map(Seq);
     let payload = (0..3usize).prop_map(|words| Bytes::from(vec![1; words * 8 + words / 2]));
     let commands = proptest::collection::vec(payload, 0..4);
     prop_oneof![
-        1 => any_start().prop_map(Input::Start),
-        1 => Just(Input::Tick),
+        1 => any_start().prop_map(Input::Start).boxed(),
+        20 => any_cluster_input().boxed(),
+        3 => Just(Input::Tick),
         6 => seq().prop_map(|seq| Input::Persisted { seq }),
         1 => seq().prop_map(|seq| Input::DiskFailed { seq }),
         6 => (any::<u64>(), commands)
@@ -226,7 +325,12 @@ fn any_input() -> impl Strategy<Value = Input> {
 /// Mostly scripts that begin with a start that succeeds, or nothing would happen in them.
 fn any_script() -> impl Strategy<Value = Vec<Input>> {
     let sole_voter = start_of(2, vec![change(1, &voters(&[1])), command(1, 1)]);
-    let first = prop_oneof![3 => Just(Input::Start(sole_voter)), 1 => any_input()];
+    let one_of_two = start_of(2, vec![change(1, &voters(&[1, 2])), command(1, 1)]);
+    let first = prop_oneof![
+        2 => Just(Input::Start(sole_voter)),
+        3 => Just(Input::Start(one_of_two)),
+        1 => any_input(),
+    ];
     (first, proptest::collection::vec(any_input(), 0..60)).prop_map(|(first, mut script)| {
         script.insert(0, first);
         script
@@ -244,7 +348,8 @@ proptest! {
         let trailing_strategy = if dynamic { TrailingStrategy::Dynamic } else { TrailingStrategy::Static };
         let mut raft = Raft::new(Options { trailing_strategy, ..options() }, 1);
         let mut out = Outputs::new();
-        for (now, input) in (0..).map(Time).zip(script) {
+        // Long enough apart for timeouts to pass.
+        for (now, input) in (0..).step_by(400).map(Time).zip(script) {
             let before = format!("{raft:?}");
             out.clear();
             // Never a panic: the core's own assertions are part of what is tested here.

@@ -93,8 +93,7 @@ bugs! {
     ReadQuorumTooSmall,
     /// A new leader reads before it knows what is committed.
     ReadBeforeTermCommit,
-    /// Reads join a round whose messages have left before they arrived.
-    ReadJoinsEarlierRound,
+
     /// The lease runs from the arrival of an answer.
     LeaseFromArrival,
     /// The promise lasts no longer than the lease, whatever the clocks do.

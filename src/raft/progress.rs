@@ -116,12 +116,12 @@ impl Progress {
         self.next = self.next.max(self.matched.next());
         match self.mode {
             Mode::Snapshot { index, .. } if self.matched < index => {}
-            // A success at 0 says nothing: every log agrees there.
+            // A success at 0 says nothing, since every log agrees there, and is no reason to send the same again: the
+            // follower may still be writing it.
             Mode::Probe { .. } | Mode::Snapshot { .. } if self.matched > Index(0) => {
                 self.set_mode(Mode::Pipeline);
             }
-            Mode::Probe { .. } => self.mode = Mode::Probe { waiting: false },
-            Mode::Snapshot { .. } | Mode::Pipeline => {}
+            Mode::Probe { .. } | Mode::Snapshot { .. } | Mode::Pipeline => {}
         }
         news
     }
@@ -246,6 +246,6 @@ mod tests {
         let mut progress = Progress::new(Index(10));
         progress.sent(Time(1), Index(10), 0);
         assert!(!progress.succeeded(Index(0)));
-        assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: false }, Index(11)));
+        assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: true }, Index(11)));
     }
 }

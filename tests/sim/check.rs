@@ -1,7 +1,7 @@
 //! What must always hold, seen from outside all servers (dissertation figure 3.2).
 
 use crate::disk::Disk;
-use dqlite::raft::{Configuration, Entry, EntryKind, Index, Raft, ServerId, SnapshotPoint, Term};
+use dqlite::raft::{Configuration, Entry, EntryKind, Index, Message, Raft, ServerId, SnapshotPoint, Term};
 use std::collections::BTreeMap;
 
 type Verdict = Result<(), String>;
@@ -75,8 +75,33 @@ impl Checker {
         Ok(())
     }
 
+    /// What a message says about term and vote is durable.
+    pub fn sent(&mut self, node: usize, to: ServerId, message: &Message, disk: &Disk) -> Verdict {
+        let (pre_vote, vote) = match message {
+            Message::RequestVote(request) => (request.pre_vote, None),
+            Message::RequestVoteResult(result) => {
+                (result.pre_vote == Some(true), result.granted.then_some(to))
+            }
+            _ => (false, None),
+        };
+        if pre_vote {
+            return Ok(());
+        }
+        let term = message.term();
+        if disk.term < term || (disk.term == term && vote.is_some() && disk.voted_for != vote) {
+            return Err(format!(
+                "server {} speaks of a term or vote that is not durable: {message:?}",
+                node + 1
+            ));
+        }
+        match vote {
+            Some(candidate) => self.voted(node, term, candidate),
+            None => Ok(()),
+        }
+    }
+
     /// One vote a term, restarts or not.
-    pub fn voted(&mut self, node: usize, term: Term, candidate: ServerId) -> Verdict {
+    fn voted(&mut self, node: usize, term: Term, candidate: ServerId) -> Verdict {
         match self.votes.insert((node, term), candidate) {
             Some(other) if other != candidate => {
                 Err(format!("server {} voted for {other} and for {candidate} in term {term}", node + 1))
@@ -122,9 +147,17 @@ impl Checker {
         Ok(())
     }
 
-    /// At most one change of the configuration is uncommitted when a leader makes one.
-    pub fn changed(&self, raft: &Raft, first: Index) -> Verdict {
+    /// When a leader changes the configuration, no other change is uncommitted, and its term has committed an
+    /// entry, unless nobody else could be elected.
+    pub fn changed(&self, raft: &Raft, first: Index, configuration: &Configuration) -> Verdict {
         let status = raft.status();
+        let committed = raft.entry(status.commit_index).is_none_or(|entry| entry.term == status.term);
+        if !committed && configuration.voters().count() > 1 {
+            return Err(format!(
+                "a change was made at {first} before term {} committed anything",
+                status.term
+            ));
+        }
         let older = (status.commit_index.0 + 1..first.0).map(Index);
         for index in older {
             if raft.entry(index).is_some_and(|entry| entry.kind == EntryKind::Change) {
@@ -195,8 +228,12 @@ impl Checker {
     }
 }
 
+/// What a leader commits is of its own term (dissertation 3.6.2) and durable on a quorum.
 fn durable_on_a_quorum(raft: &Raft, configuration: &Configuration, index: Index, disks: &[&Disk]) -> Verdict {
     let Some(entry) = raft.entry(index) else { return Ok(()) };
+    if entry.term != raft.status().term && configuration.voters().count() > 1 {
+        return Err(format!("entry {index} of term {} was committed by counting", entry.term));
+    }
     let holders = configuration.voters().filter(|voter| {
         disks.get(voter.id.0 as usize - 1).is_some_and(|disk| disk.holds(index.0, entry.term))
     });

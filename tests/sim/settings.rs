@@ -29,6 +29,8 @@ pub struct Settings {
     pub clients: usize,
     /// Parts in a million by which a clock may be off.
     pub drift: u64,
+    /// A world made to break leases: quick, with clocks far apart, and all faults aimed at the leader.
+    pub coups: bool,
 }
 
 impl Settings {
@@ -40,6 +42,9 @@ impl Settings {
         let slow_disk = random.permille(200);
         let calm = random.permille(200);
         let mixed = random.permille(200);
+        if random.permille(150) {
+            return Settings::with_coups(seconds);
+        }
         Settings {
             nodes,
             together: random.permille(600),
@@ -58,6 +63,30 @@ impl Settings {
             think_us: random.one_of(&[(100, 5000), (1000, election_us / 4)]),
             clients: random.between(1, 6) as usize,
             drift: random.one_of(&[0, 1000, 50_000]),
+            coups: false,
+        }
+    }
+
+    fn with_coups(seconds: u64) -> Settings {
+        Settings {
+            nodes: 3,
+            together: true,
+            plain: vec![false; 3],
+            election_ms: 1000,
+            heartbeat_ms: 100,
+            threshold: 1000,
+            trailing: 64,
+            duration_us: seconds * 1_000_000,
+            delay_us: (50, 500),
+            loss: 0,
+            duplication: 0,
+            sync_us: (50, 300),
+            fault_us: (100_000, 1_500_000),
+            admin_us: (0, 0),
+            think_us: (1000, 60_000),
+            clients: 3,
+            drift: 50_000,
+            coups: true,
         }
     }
 

@@ -36,6 +36,7 @@ enum Event {
     Admin,
     Fault,
     Restart { node: usize },
+    Blink { node: usize },
     Recover,
     CheckRecovery,
 }
@@ -296,6 +297,7 @@ impl World {
                     self.boot(node);
                 }
             }
+            Event::Blink { node } => self.blink(node),
             Event::Recover => self.recover(),
             Event::CheckRecovery => self.check_recovery(),
         }
@@ -407,7 +409,9 @@ impl World {
         let verdict = self.checker.appended(node, first, &entries, before);
         let changes = entries.iter().any(|entry| entry.kind == EntryKind::Change);
         let verdict = match verdict {
-            Ok(()) if changes && server.state == State::Leader => self.checker.changed(raft, first),
+            Ok(()) if changes && server.state == State::Leader => {
+                self.checker.changed(raft, first, &server.configuration)
+            }
             verdict => verdict,
         };
         self.judge(verdict);
@@ -477,16 +481,9 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, message: Message) {
         let message = if self.settings.plain[from] { as_plain(message) } else { message };
-        if let Message::RequestVoteResult(RequestVoteResult {
-            term,
-            granted: true,
-            pre_vote: Some(false),
-            ..
-        }) = message
-        {
-            let verdict = self.checker.voted(from, term, id_of(to));
-            self.judge(verdict);
-        }
+
+        let verdict = self.checker.sent(from, id_of(to), &message, &self.nodes[from].disk);
+        self.judge(verdict);
         let snapshot = matches!(message, Message::InstallSnapshot(_));
         let lost = self.blocked[from][to] > self.now || self.random.permille(self.settings.loss);
         if lost && !self.recovering {
@@ -502,7 +499,12 @@ impl World {
         for _ in 0..copies {
             let (low, high) = self.settings.delay_us;
             let mut delay = self.random.between(low, high);
-            if self.random.permille(3) {
+            let dangerous = match &message {
+                Message::TimeoutNow(_) => true,
+                Message::RequestVote(request) => request.disrupt_leader,
+                _ => false,
+            };
+            if self.random.permille(if dangerous { 200 } else { 4 }) {
                 // Somewhere, it lay in a queue.
                 delay += self.random.between(0, self.settings.election_ms * 4000);
             }
@@ -674,9 +676,14 @@ impl World {
     // ---- faults ----
 
     fn fault(&mut self) {
-        let (low, high) = self.settings.fault_us;
+        // Trouble seldom comes alone.
+        let burst = self.random.permille(350);
+        let (low, high) = if burst { (0, self.settings.election_ms * 100) } else { self.settings.fault_us };
         let delay = self.random.between(low, high);
         self.schedule(delay, Event::Fault);
+        if self.settings.coups && self.random.permille(800) {
+            return self.coup();
+        }
         let any = self.random.between(0, self.nodes.len() as u64 - 1) as usize;
         let node = if self.random.permille(400) { self.leader_hint } else { any };
         let election_us = self.settings.election_ms * 1000;
@@ -689,6 +696,9 @@ impl World {
             }
             4 => {
                 trace!(self, "server {} is cut off for {length} us", node + 1);
+                if self.random.permille(400) {
+                    self.end_connections(node);
+                }
                 for other in 0..self.nodes.len() {
                     self.blocked[node][other] = self.now + length;
                     self.blocked[other][node] = self.now + length;
@@ -714,6 +724,33 @@ impl World {
                 self.end_connections(node);
             }
             _ => self.fail_disk(node),
+        }
+    }
+
+    /// Followers lose the leader, for real or not, and restart while its lease may be running.
+    fn coup(&mut self) {
+        let (leader, length) = (self.leader_hint, self.random.between(10_000, 600_000));
+        let other = (leader + self.random.between(1, 2) as usize) % self.nodes.len();
+        let all = self.random.permille(500);
+        trace!(self, "server {} loses {} (all: {all}) for {length} us", leader + 1, other + 1);
+        for node in (0..self.nodes.len()).filter(|node| *node != leader && (all || *node == other)) {
+            self.blocked[node][leader] = self.now + length;
+            self.blocked[leader][node] = self.now + length;
+            let delay = self.random.between(50, 3000);
+            self.schedule(delay, Event::ConnectionLost { node, leader });
+        }
+        if self.random.permille(600) {
+            let third = (0..self.nodes.len()).find(|node| *node != leader && *node != other);
+            let delay = self.random.between(50_000, 700_000);
+            self.schedule(delay, Event::Blink { node: third.unwrap_or(other) });
+        }
+    }
+
+    /// The process restarts at once.
+    fn blink(&mut self, node: usize) {
+        if self.nodes[node].raft.is_some() && !self.recovering {
+            self.crash(node);
+            self.boot(node);
         }
     }
 
