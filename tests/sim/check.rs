@@ -3,6 +3,7 @@
 use crate::disk::Disk;
 use dqlite::raft::{Configuration, Entry, EntryKind, Index, Message, Raft, ServerId, SnapshotPoint, Term};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 type Verdict = Result<(), String>;
 
@@ -172,14 +173,13 @@ impl Checker {
         &mut self,
         node: usize,
         raft: &Raft,
-        from: Index,
-        up_to: Index,
+        indexes: RangeInclusive<Index>,
         configuration: &Configuration,
-        disks: &[&Disk],
-        leads: bool,
+        leader_disks: Option<&[&Disk]>,
     ) -> Verdict {
         let term = raft.status().term;
-        for index in (from.0..=up_to.0).map(Index) {
+        let up_to = *indexes.end();
+        for index in (indexes.start().0..=up_to.0).map(Index) {
             let Some(entry) = raft.entry(index) else {
                 return Err(format!("server {} committed {index} and does not have it", node + 1));
             };
@@ -187,7 +187,7 @@ impl Checker {
                 Some(known) if known.entry == *entry => {}
                 Some(known) => {
                     return Err(format!(
-                        "state machine safety: server {} committed another entry {index}: {entry:?}, not {:?}",
+                        "state machine safety: server {} committed another {index}: {entry:?}, not {:?}",
                         node + 1,
                         known.entry
                     ));
@@ -198,10 +198,10 @@ impl Checker {
                 None => return Err(format!("server {} skipped entries before {index}", node + 1)),
             }
         }
-        if leads {
-            return durable_on_a_quorum(raft, configuration, up_to, disks);
+        match leader_disks {
+            Some(disks) => durable_on_a_quorum(raft, configuration, up_to, disks),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// A snapshot captures exactly what was committed at its index, with the configuration committed there.

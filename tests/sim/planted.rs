@@ -5,8 +5,9 @@ use crate::{in_parallel, number, run};
 use dqlite::raft::Bug;
 use std::sync::Mutex;
 
-/// Defects that no seed shows yet, each for want of a rare meeting of events: an answer that comes a leadership late
-/// from a follower whose log was truncated meanwhile, and a transfer whose target campaigns while cut off.
+/// Defects that no seed shows yet, each for want of a rare meeting of events: an answer that comes a
+/// leadership late from a follower whose log was truncated meanwhile, and a transfer whose target campaigns
+/// while cut off.
 const NOT_SHOWN: [Bug; 2] = [Bug::StaleResultCounts, Bug::DisruptForever];
 
 /// The first seed up to `seeds` that fails with the defect, and why.

@@ -1,5 +1,5 @@
-//! The world: servers with clocks and disks, a network, clients, an administrator, and what goes wrong. Events
-//! happen one after the other in the order of their time; nothing depends on anything but the seed.
+//! The world: servers with clocks and disks, a network, clients, an administrator, and what goes wrong.
+//! Events happen one after the other in the order of their time; nothing depends on anything but the seed.
 
 use crate::check::{Checker, value_of};
 use crate::disk::{Disk, Done, Request};
@@ -116,6 +116,7 @@ pub struct World {
     recovering: bool,
     probe: Option<usize>,
     summary: Summary,
+    #[cfg(feature = "planted-bugs")]
     bug: Option<Bug>,
     failure: Option<String>,
     pub trace: Option<Vec<String>>,
@@ -125,13 +126,15 @@ macro_rules! trace {
     ($world:expr, $($arg:tt)*) => {
         if $world.trace.is_some() {
             let line = format!("{:>12.3} ms  {}", $world.now as f64 / 1000.0, format_args!($($arg)*));
-            $world.trace.as_mut().unwrap().push(line);
+            $world.trace.get_or_insert_default().push(line);
         }
     };
 }
 
 impl World {
     pub fn new(seed: u64, seconds: u64, bug: Option<Bug>, traced: bool) -> World {
+        #[cfg(not(feature = "planted-bugs"))]
+        assert_eq!(bug, None, "bugs are planted with the feature planted-bugs only");
         let mut random = Random::new(seed);
         let settings = Settings::draw(&mut random, seconds);
         let founders = if settings.together { settings.nodes } else { 1 };
@@ -163,6 +166,7 @@ impl World {
             recovering: false,
             probe: None,
             summary: Summary::default(),
+            #[cfg(feature = "planted-bugs")]
             bug,
             failure: None,
             trace: traced.then(Vec::new),
@@ -423,8 +427,9 @@ impl World {
         let raft = server.raft.as_ref().unwrap();
         let disks: Vec<&Disk> = self.nodes.iter().map(|node| &node.disk).collect();
         let from = Index(server.applied + 1);
-        let leads = server.state == State::Leader;
-        let verdict = self.checker.committed(node, raft, from, up_to, &server.configuration, &disks, leads);
+        let leader_disks = (server.state == State::Leader).then_some(&disks[..]);
+        let configuration = &server.configuration;
+        let verdict = self.checker.committed(node, raft, from..=up_to, configuration, leader_disks);
         let values: Vec<u64> =
             (from.0..=up_to.0).filter_map(|index| raft.entry(Index(index)).and_then(value_of)).collect();
         self.judge(verdict);
@@ -778,7 +783,8 @@ impl World {
         self.schedule(delay, Event::Restart { node });
     }
 
-    /// Everything not synced yet is lost, and nothing more will be written; the owner restarts the server later.
+    /// Everything not synced yet is lost, and nothing more will be written; the owner restarts the server
+    /// later.
     fn fail_disk(&mut self, node: usize) {
         let disk = &mut self.nodes[node].disk;
         let first = disk.queue.iter().find_map(|request| match request {
