@@ -1,5 +1,5 @@
 #!/bin/sh
-# Debian's unmodified dqlite-benchmark on our library: a mix of reads and writes without a single error. One worker:
+# Debian's unmodified dqlite-benchmark on our library: a mix of reads and writes without an error. One worker:
 # without a busy timeout, which go-dqlite cannot set, several writers get SQLITE_BUSY by design.
 # BENCHMARK_SECONDS (30) sets how long.
 set -eu
@@ -25,7 +25,10 @@ for file in $results; do
     count=$(sed -n 's/^n //p' "$file")
     average=$(sed -n 's/^avg \[ms\] //p' "$file")
     say "$(basename "$file"): $count requests, $errors errors, average $average ms"
-    expect "errors in $(basename "$file")" "$errors" 0
+    # The end of the benchmark may cut off the one request that is under way.
+    expect "errors in $(basename "$file")" \
+        "$(sed '1,/^errors$/d' "$file" | grep -v -e '^$' -e ' context deadline exceeded$' || true)" ""
+    [ "$errors" -le 1 ] || fail "$errors requests were cut off in $(basename "$file")"
     [ "$count" -gt 0 ] || fail "no request in $(basename "$file")"
 done
 say "ok"
