@@ -50,7 +50,8 @@ pub const NETWORK_LATENCY_MAX_MS: u64 = 3_600_000;
 pub const LEASE_MS_MAX: u64 = 150;
 /// Short campaigns in a row after the leader's connection ended; then the usual timeouts apply again.
 pub const HASTY_CAMPAIGNS_MAX: u8 = 4;
-/// Entries in one AppendEntries message. C receivers since 1.18.6 close at a header of 4 MiB, 262 141 entries.
+/// Entries in one AppendEntries message. C receivers since 1.18.6 close at a header of 4 MiB, 262 141
+/// entries.
 pub const APPEND_ENTRIES_MAX: usize = 4096;
 /// Payload bytes in one AppendEntries message, unless its first entry alone is larger.
 pub const APPEND_BYTES_MAX: usize = 1 << 20;

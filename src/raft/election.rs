@@ -6,8 +6,8 @@
 //! * A server that is no voter in its own configuration gives votes (dissertation 4.2.2); C refuses. The
 //!   candidate decides whose votes count. Otherwise a promotion that only the leader's disk holds when it
 //!   restarts leaves two voters of which one refuses for ever.
-//! * A voter that a change makes a non-voter may lead until that change is committed (dissertation 4.2.2); in C
-//!   only while it does lead. Otherwise it may be the only one to have that change, and refuse all others.
+//! * A voter that a change makes a non-voter may lead until that change is committed (dissertation 4.2.2); in
+//!   C only while it does lead. Otherwise it may be the only one to have that change, and refuse all others.
 //! * A candidate that hears from nobody goes back to pre-vote; C keeps raising its term. So only the first
 //!   election after TimeoutNow disrupts a leader, which the lease relies on.
 //! * A refused pre-vote tells a responder's higher term. In C two servers can refuse each other for ever, one
@@ -68,13 +68,14 @@ enum Phase {
 impl Raft {
     // ---- timers ----
 
-    /// When this server campaigns, if it may: only a voter does (dissertation 4.2.1), and nobody without a disk.
+    /// When this server campaigns, if it may: only a voter does (dissertation 4.2.1), and nobody without a
+    /// disk.
     pub(super) fn election_deadline(&self) -> Option<Time> {
         (self.may_lead() && !self.persistence.has_failed()).then_some(self.timer.fires_at)
     }
 
-    /// Voters may lead, and whoever is a voter until the newest change is committed: it may be the only one to
-    /// have that change, and too long a log to vote for anybody else (dissertation 4.2.2).
+    /// Voters may lead, and whoever is a voter until the newest change is committed: it may be the only one
+    /// to have that change, and too long a log to vote for anybody else (dissertation 4.2.2).
     fn may_lead(&self) -> bool {
         let committed = self.configurations.current_index() <= self.commit_index;
         let id = self.options.id;
@@ -110,8 +111,8 @@ impl Raft {
         Time(since.0 + self.options.vote_window_ms())
     }
 
-    /// The connection of the leader ended. That proves nothing: the leader may live and a lease may be running.
-    /// So it only moves the campaign forward, not before the vote window ends.
+    /// The connection of the leader ended. That proves nothing: the leader may live and a lease may be
+    /// running. So it only moves the campaign forward, not before the vote window ends.
     pub(super) fn connection_lost(&mut self, id: ServerId) {
         let Standing::Follower(follower) = &mut self.standing else { return };
         if follower.leader.as_ref().is_none_or(|leader| leader.id != id) {
@@ -137,8 +138,8 @@ impl Raft {
             Standing::Follower(_) => 0,
             Standing::Candidate(candidate) => candidate.hasty_campaigns_left.saturating_sub(1),
         };
-        // A candidate offers what is durable, so nothing may be in flight that it would have to deny later; and
-        // the log under an installation has no future.
+        // A candidate offers what is durable, so nothing may be in flight that it would have to deny later;
+        // and the log under an installation has no future.
         let writing = self.persistence.persisted_index() < self.log.last_index();
         if writing || self.installation.is_some() || self.term >= TERM_MAX {
             if hasty_campaigns_left > 0 {
@@ -164,8 +165,8 @@ impl Raft {
 
     /// What a voter does at its start. Alone since the bootstrap, nobody else can ever have led: it leads at
     /// once in the term it has and persists nothing, as C does. A sole voter that had company must not do the
-    /// same: another server may have led in this term, and entries with one index and term would differ. It is
-    /// elected, in a new term, as soon as it may give a vote.
+    /// same: another server may have led in this term, and entries with one index and term would differ. It
+    /// is elected, in a new term, as soon as it may give a vote.
     pub(super) fn start_election_timer(&mut self, out: &mut Outputs) {
         let configuration = self.configurations.current();
         let sole_voter = configuration.is_sole_voter(self.options.id);
@@ -247,8 +248,9 @@ impl Raft {
         self.report_role(out);
         let persisted = self.persistence.persisted_index();
         if sole_voter {
-            // Entries of older terms do not commit by counting, because another leader might still replace them
-            // (dissertation 3.6.2). No other server can become leader here, so all that is durable is committed.
+            // Entries of older terms do not commit by counting, because another leader might still replace
+            // them (dissertation 3.6.2). No other server can become leader here, so all that is durable is
+            // committed.
             if persisted > self.commit_index {
                 self.advance_commit(persisted, out);
             }
@@ -460,8 +462,8 @@ impl Raft {
         }
     }
 
-    /// Whether a candidate's log contains everything that may be committed here (dissertation 3.6.1): its last
-    /// term, then its last index, decide.
+    /// Whether a candidate's log contains everything that may be committed here (dissertation 3.6.1): its
+    /// last term, then its last index, decide.
     fn log_is_up_to_date(&self, request: &RequestVote) -> bool {
         let (last_term, last_index) = (self.log.last_term(), self.log.last_index());
         if self.has(Bug::VoteIgnoresLog) {

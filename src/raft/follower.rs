@@ -1,4 +1,5 @@
-//! What a follower does with AppendEntries and InstallSnapshot (dissertation 3.5, 3.6 and 5). Part of the core.
+//! What a follower does with AppendEntries and InstallSnapshot (dissertation 3.5, 3.6 and 5). Part of the
+//! core.
 //!
 //! A message that no correct leader sends is dropped without an answer; it cannot harm the log.
 
@@ -126,8 +127,8 @@ impl Raft {
         term == self.term && matches!(self.standing, Standing::Leader(_))
     }
 
-    /// The consistency check of AppendEntries (dissertation 3.5). What a snapshot contains is committed, so it
-    /// is in every leader's log (dissertation 3.6.3), whether or not its term is still known.
+    /// The consistency check of AppendEntries (dissertation 3.5). What a snapshot contains is committed, so
+    /// it is in every leader's log (dissertation 3.6.3), whether or not its term is still known.
     fn matches_at(&self, message: &AppendEntries) -> bool {
         let matches = match self.log.term_at(message.prev_index) {
             Some(term) => term == message.prev_term,

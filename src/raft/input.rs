@@ -157,8 +157,8 @@ pub enum Input {
         /// Whether all of it left this host.
         ok: bool,
     },
-    /// The snapshot of [`Output::InstallSnapshot`](super::Output::InstallSnapshot) is durable and all databases
-    /// are in its state; or nothing has changed.
+    /// The snapshot of [`Output::InstallSnapshot`](super::Output::InstallSnapshot) is durable and all
+    /// databases are in its state; or nothing has changed.
     SnapshotInstalled {
         /// Its index.
         index: Index,

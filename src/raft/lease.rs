@@ -1,47 +1,50 @@
-//! Linearizable reads without an entry in the log (dissertation 6.4), most of them without a message: the lease
-//! (6.4.1). Part of the core.
+//! Linearizable reads without an entry in the log (dissertation 6.4), most of them without a message: the
+//! lease (6.4.1). Part of the core.
 //!
 //! **Without a lease** a read notes the commit index and is confirmed by a *round*: messages sent after it
-//! arrived and acknowledged by a quorum. One round serves all reads that arrived before it. Whoever is elected
-//! later needs a vote from one of those voters, given after its acknowledgement; so nobody had been elected when
-//! the read arrived. Entries that were appended after the read and are committed prove the same.
+//! arrived and acknowledged by a quorum. One round serves all reads that arrived before it. Whoever is
+//! elected later needs a vote from one of those voters, given after its acknowledgement; so nobody had been
+//! elected when the read arrived. Entries that were appended after the read and are committed prove the same.
 //!
 //! **With a lease** it is confirmed at once. Let L be [`Options::lease_ms`] and W, a little more,
 //! [`Options::vote_window_ms`].
 //!
-//! * *Promise of every server*, whatever its role: outside of an election that the leader asked for, it gives no
-//!   vote, not even to itself, until W has passed since it last processed a message of a leader **and since its
-//!   own start**, before which it may have processed one and forgotten it.
+//! * *Promise of every server*, whatever its role: outside of an election that the leader asked for, it gives
+//!   no vote, not even to itself, until W has passed since it last processed a message of a leader **and
+//!   since its own start**, before which it may have processed one and forgotten it.
 //! * *The lease* runs until s + L, where s is the latest time such that a quorum of voters has acknowledged a
-//!   message sent at s or later. Acknowledgements carry the [`Stamp`] of what they answer, and the leader knows
-//!   when it gave that stamp out; the time at which the answer arrives plays no part.
+//!   message sent at s or later. Acknowledgements carry the [`Stamp`] of what they answer, and the leader
+//!   knows when it gave that stamp out; the time at which the answer arrives plays no part.
 //!
-//! *Claim*: while a leader X of term T has a lease, no leader of a later term has been elected. Let U be the first
-//! one. Quorums of one configuration intersect, and so do those of neighbouring ones; X's configuration and that of
-//! U's voters are the same or neighbours, because a further change would need a leader between T and U. So there is
-//! a voter that acknowledged X's message, processed at c >= s, and voted for U at u. Not u < c: it would then have
-//! refused X's message, being in a later term. So u > c, and either u >= c + W, which is later than s + L even if
-//! the two clocks run apart by an eighth and both are rounded; or the voter restarted in between, which makes u
-//! later still; or the election was one a leader asked for.
+//! *Claim*: while a leader X of term T has a lease, no leader of a later term has been elected. Let U be the
+//! first one. Quorums of one configuration intersect, and so do those of neighbouring ones; X's configuration
+//! and that of U's voters are the same or neighbours, because a further change would need a leader between T
+//! and U. So there is a voter that acknowledged X's message, processed at c >= s, and voted for U at u. Not u
+//! < c: it would then have refused X's message, being in a later term. So u > c, and either u >= c + W, which
+//! is later than s + L even if the two clocks run apart by an eighth and both are rounded; or the voter
+//! restarted in between, which makes u later still; or the election was one a leader asked for.
 //!
-//! *Elections a leader asked for*, by TimeoutNow, are not held up. If X asked, X has no lease: it ends before the
-//! message leaves and **never comes back in that term**, since the message may be delayed for ever. If a leader of
-//! an earlier term asked, the candidate campaigned in the term after that one, which is at most T: our candidates
-//! mark only their first election as asked for. If one of a later term asked, it was elected before U.
+//! *Elections a leader asked for*, by TimeoutNow, are not held up. If X asked, X has no lease: it ends before
+//! the message leaves and **never comes back in that term**, since the message may be delayed for ever. If a
+//! leader of an earlier term asked, the candidate campaigned in the term after that one, which is at most T:
+//! our candidates mark only their first election as asked for. If one of a later term asked, it was elected
+//! before U.
 //!
 //! *C servers* know no promise: they vote right after a restart, and as targets of a transfer they mark all
-//! elections up to the one they win as asked for. So their acknowledgements do not count, and X takes no lease
-//! while any voter of its configuration is not known to keep the promise, be it silent or be it C. Every message
-//! that can say so does ([`RequestVote::keeps_lease`](super::message::RequestVote::keeps_lease),
-//! [`Features`](super::message::Features)). Rounds need only a quorum of such servers, itself included. Without one,
-//! reads are confirmed by a barrier entry, which any server's acknowledgement commits.
+//! elections up to the one they win as asked for. So their acknowledgements do not count, and X takes no
+//! lease while any voter of its configuration is not known to keep the promise, be it silent or be it C.
+//! Every message that can say so does
+//! ([`RequestVote::keeps_lease`](super::message::RequestVote::keeps_lease),
+//! [`Features`](super::message::Features)). Rounds need only a quorum of such servers, itself included.
+//! Without one, reads are confirmed by a barrier entry, which any server's acknowledgement commits.
 //!
-//! **Fast failover.** That the leader's connection ended is a hint ([`Input::ConnectionLost`](super::Input)): the
-//! follower campaigns when W has passed instead of an election timeout, and answers others by the same rule. It
-//! rests on the promise alone, never on what the end of a connection means. Those that still hear the leader refuse.
+//! **Fast failover.** That the leader's connection ended is a hint ([`Input::ConnectionLost`](super::Input)):
+//! the follower campaigns when W has passed instead of an election timeout, and answers others by the same
+//! rule. It rests on the promise alone, never on what the end of a connection means. Those that still hear
+//! the leader refuse.
 //!
-//! *A sole voter* needs nobody: any other server's election takes its vote. That it led before a restart is no
-//! matter either, unless it was elected by others; then it waits as everyone does.
+//! *A sole voter* needs nobody: any other server's election takes its vote. That it led before a restart is
+//! no matter either, unless it was elected by others; then it waits as everyone does.
 
 use super::configuration::Configuration;
 use super::leader::Leader;
@@ -69,7 +72,8 @@ pub struct Leases {
     lease_ms: u64,
     /// The newest stamp given out.
     current: Stamp,
-    /// When stamps were given out first, for as long as a lease can come of it; at most one for a millisecond.
+    /// When stamps were given out first, for as long as a lease can come of it; at most one for a
+    /// millisecond.
     given: VecDeque<(Stamp, Time)>,
     /// Voters may have been told not to protect this leader.
     ended: bool,
@@ -141,8 +145,8 @@ impl Leases {
 }
 
 impl Raft {
-    /// Until when this server may read what it has applied without asking anybody, provided that `applied_index`
-    /// has reached the commit index. `None`: it may not.
+    /// Until when this server may read what it has applied without asking anybody, provided that
+    /// `applied_index` has reached the commit index. `None`: it may not.
     ///
     /// The owner may let other threads read until then, on the clock that it passes to `step`.
     pub fn lease_until(&self) -> Option<Time> {

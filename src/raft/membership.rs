@@ -11,8 +11,8 @@ use super::types::{Entry, EntryKind, Index, Role, ServerId, Time, Token};
 use super::{Raft, Standing, StepError};
 use crate::config::{CATCH_UP_ROUND_MS_MAX, CATCH_UP_ROUNDS_MAX, CONFIGURATION_SIZE_MAX};
 
-/// A server that catches up before it becomes a voter: rounds, each replicating what the log held at its start,
-/// until one is short (dissertation 4.2.1).
+/// A server that catches up before it becomes a voter: rounds, each replicating what the log held at its
+/// start, until one is short (dissertation 4.2.1).
 #[derive(Debug, Clone)]
 pub struct Promotion {
     /// The server.

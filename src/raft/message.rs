@@ -1,5 +1,5 @@
-//! The six messages between servers, as plain values (dissertation figure 3.1 and sections 3.10, 5, 9.6). Their
-//! bytes are the business of `wire::raft`. Built and read by the core, carried by whoever owns it.
+//! The six messages between servers, as plain values (dissertation figure 3.1 and sections 3.10, 5, 9.6).
+//! Their bytes are the business of `wire::raft`. Built and read by the core, carried by whoever owns it.
 //!
 //! A field that older servers leave out has a value that says "absent"; no message depends on its presence.
 //! The answers carry no sender: the connection identifies it, and so does `Input::Receive`.
@@ -10,8 +10,8 @@
 //! * [`AppendEntries::stamp`] travels in the last word of the header, behind the entry headers, where C sends
 //!   uninitialised memory. Reading it from a C leader gives an arbitrary number, which is sent back to it in
 //!   the features word, where C ignores it.
-//! * [`Features`] travel in the features word of AppendEntriesResult, where C sends 0, and as bits of the flags
-//!   of votes, which C sends as 0.
+//! * [`Features`] travel in the features word of AppendEntriesResult, where C sends 0, and as bits of the
+//!   flags of votes, which C sends as 0.
 
 use super::configuration::Configuration;
 use super::types::{Entry, Index, ServerId, Stamp, Term};
@@ -88,7 +88,8 @@ pub struct AppendEntries {
 pub struct AppendEntriesResult {
     /// The responder's term.
     pub term: Term,
-    /// `prev_index` of the refused message, or index of the snapshot that could not be installed; 0 for success.
+    /// `prev_index` of the refused message, or index of the snapshot that could not be installed; 0 for
+    /// success.
     pub rejected: Index,
     /// For success: everything up to here is stored and equal to the leader's log. Otherwise a hint where the
     /// logs may meet.

@@ -205,8 +205,8 @@ impl Raft {
     }
 
     fn receive(&mut self, from: Peer, message: Message, out: &mut Outputs) {
-        // A server without a disk takes no part, since it can promise nothing; one of a term near the end of all
-        // terms is no Raft server; and what we send to ourselves goes another way.
+        // A server without a disk takes no part, since it can promise nothing; one of a term near the end of
+        // all terms is no Raft server; and what we send to ourselves goes another way.
         if self.persistence.has_failed() || message.term() > TERM_MAX || from.id == self.options.id {
             return;
         }
@@ -220,8 +220,8 @@ impl Raft {
         }
     }
 
-    /// A message leaves only when it does not run ahead of the disk: not before `after`, and not before the term
-    /// and vote it speaks of are durable (dissertation figure 3.1).
+    /// A message leaves only when it does not run ahead of the disk: not before `after`, and not before the
+    /// term and vote it speaks of are durable (dissertation figure 3.1).
     fn send(&self, to: ServerId, address: &str, message: Message, after: Option<Seq>, out: &mut Outputs) {
         let metadata = self.persistence.metadata_in_flight();
         let after = after.max(metadata.filter(|_| !self.has(Bug::AnswerBeforeVoteIsDurable)));

@@ -120,9 +120,9 @@ pub enum Output {
         /// Last index of the snapshot, the newest one.
         index: Index,
     },
-    /// Carry out all earlier disk requests, then replace snapshot, log and databases by this, durably and as one
-    /// step, then report `SnapshotInstalled`. The log is empty afterwards and continues behind the snapshot. No
-    /// `Append`, `Truncate` or `TakeSnapshot` is asked for in the meantime.
+    /// Carry out all earlier disk requests, then replace snapshot, log and databases by this, durably and as
+    /// one step, then report `SnapshotInstalled`. The log is empty afterwards and continues behind the
+    /// snapshot. No `Append`, `Truncate` or `TakeSnapshot` is asked for in the meantime.
     InstallSnapshot {
         /// What the snapshot contains.
         snapshot: SnapshotPoint,

@@ -56,8 +56,8 @@ impl Persistence {
         self.last_seq
     }
 
-    /// Numbers a removal of everything from `from` on. What is removed counts as durable no more, whatever the
-    /// disk has yet to report about it.
+    /// Numbers a removal of everything from `from` on. What is removed counts as durable no more, whatever
+    /// the disk has yet to report about it.
     pub fn truncate(&mut self, from: Index) -> Seq {
         assert!(!self.has_failed(), "truncation after the disk failed");
         self.forget_from(from);

@@ -1,5 +1,5 @@
-//! Known defects of Raft implementations, ready to be switched on, so that the simulator can prove that it finds
-//! them. Without the feature `planted-bugs` every switch is the constant `false`.
+//! Known defects of Raft implementations, ready to be switched on, so that the simulator can prove that it
+//! finds them. Without the feature `planted-bugs` every switch is the constant `false`.
 
 use super::Raft;
 

@@ -116,8 +116,8 @@ impl Progress {
         self.next = self.next.max(self.matched.next());
         match self.mode {
             Mode::Snapshot { index, .. } if self.matched < index => {}
-            // A success at 0 says nothing, since every log agrees there, and is no reason to send the same again: the
-            // follower may still be writing it.
+            // A success at 0 says nothing, since every log agrees there, and is no reason to send the same
+            // again: the follower may still be writing it.
             Mode::Probe { .. } | Mode::Snapshot { .. } if self.matched > Index(0) => {
                 self.set_mode(Mode::Pipeline);
             }

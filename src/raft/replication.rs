@@ -145,8 +145,8 @@ impl Raft {
         self.replicate(out);
     }
 
-    /// A leader that a quorum has not answered for an election timeout steps down, so that its clients look for
-    /// another one (dissertation 6.2).
+    /// A leader that a quorum has not answered for an election timeout steps down, so that its clients look
+    /// for another one (dissertation 6.2).
     fn check_quorum(&mut self, out: &mut Outputs) {
         let Standing::Leader(leader) = &mut self.standing else { return };
         if self.now.0 < leader.quorum_checked.0 + self.options.election_timeout_ms {
@@ -224,8 +224,8 @@ impl Sender<'_> {
                     send(ToSend::Snapshot(self.log.snapshot_index()));
                     continue;
                 }
-                // What the server needs is gone or on its way. A heartbeat shows that we are there, and whether it
-                // is, which is worth knowing before a snapshot is sent.
+                // What the server needs is gone or on its way. A heartbeat shows that we are there, and
+                // whether it is, which is worth knowing before a snapshot is sent.
                 if heartbeat || probe {
                     progress.sent(self.now, self.log.last_index(), 0);
                     let (prev_index, prev_term) = (self.log.last_index(), self.log.last_term());

@@ -44,8 +44,8 @@ impl Raft {
         if !due || self.snapshots.in_progress.is_some() || self.persistence.has_failed() {
             return;
         }
-        // A quorum of others may have committed what our own disk still writes; a snapshot must not be ahead of
-        // the log on disk, or a crash leaves a gap between them.
+        // A quorum of others may have committed what our own disk still writes; a snapshot must not be ahead
+        // of the log on disk, or a crash leaves a gap between them.
         let ahead = self.persistence.persisted_index() < index && !self.has(Bug::SnapshotAheadOfDisk);
         if self.installation.is_some() || ahead {
             return;

@@ -1,8 +1,8 @@
-//! What the clients did and saw, and whether one order explains it: linearizability of a list that is only ever
-//! appended to.
+//! What the clients did and saw, and whether one order explains it: linearizability of a list that is only
+//! ever appended to.
 //!
-//! Every append has its own value, so the final list orders the appends, and a read that saw `n` values stands
-//! behind the n-th of them. That order is the only candidate; it must not contradict real time.
+//! Every append has its own value, so the final list orders the appends, and a read that saw `n` values
+//! stands behind the n-th of them. That order is the only candidate; it must not contradict real time.
 
 use std::collections::BTreeMap;
 
@@ -112,7 +112,8 @@ impl History {
             } else if place < latest.0 {
                 let (late, early) = (&self.records[latest.1], &self.records[number]);
                 return Err(format!(
-                    "not linearizable: {:?} ended before {:?} began at {time}, which did not see it\n  {late:?}\n  {early:?}",
+                    "not linearizable: {:?} ended before {:?} began at {time}, which did not see it\n  {late:?}\n  \
+                     {early:?}",
                     late.operation, early.operation
                 ));
             }

@@ -1,13 +1,16 @@
-//! The deterministic simulator of the Raft core: several servers with model disks, clocks and a model network,
-//! in which everything goes wrong that may. One seed decides everything; each run is made twice and compared.
+//! The deterministic simulator of the Raft core: several servers with model disks, clocks and a model
+//! network, in which everything goes wrong that may. One seed decides everything; each run is made twice and
+//! compared.
 //!
-//! `SIM_SEED=7` runs one seed and writes its trace, one line an event, to `target/sim-7.txt`. `SIM_RUNS=1000` runs
-//! that many seeds, from `SIM_FIRST` on; `SIM_SECONDS=60` is how long faults last in each, in simulated time.
+//! `SIM_SEED=7` runs one seed and writes its trace, one line an event, to `target/sim-7.txt`. `SIM_RUNS=1000`
+//! runs that many seeds, from `SIM_FIRST` on; `SIM_SECONDS=60` is how long faults last in each, in simulated
+//! time.
 
 // A broken run ends the test; that is what a panic is for here.
 #![allow(clippy::unwrap_used)]
 
 mod check;
+mod describe;
 mod disk;
 mod history;
 #[cfg(feature = "planted-bugs")]
