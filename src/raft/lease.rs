@@ -16,6 +16,7 @@
 //!   message sent at s or later. Acknowledgements carry the [`Stamp`] of what they answer, and the leader
 //!   knows when it gave that stamp out; the time at which the answer arrives plays no part.
 //!
+<<<<<<< HEAD
 //! *Claim*: while a leader X of term T has a lease, no leader of a later term has been elected. Let U be
 //! the first one. Quorums of one configuration intersect, and so do those of neighbouring ones; X's
 //! configuration and that of U's voters are the same or neighbours, because a further change would need a
@@ -29,6 +30,21 @@
 //! ever. If a leader of an earlier term asked, the candidate campaigned in the term after that one, which is
 //! at most T: our candidates mark only their first election as asked for. If one of a later term asked, it
 //! was elected before U.
+=======
+//! *Claim*: while a leader X of term T has a lease, no leader of a later term has been elected. Let U be the
+//! first one. Quorums of one configuration intersect, and so do those of neighbouring ones; X's configuration
+//! and that of U's voters are the same or neighbours, because a further change would need a leader between T
+//! and U. So there is a voter that acknowledged X's message, processed at c >= s, and voted for U at u. Not u
+//! < c: it would then have refused X's message, being in a later term. So u > c, and either u >= c + W, which
+//! is later than s + L even if the two clocks run apart by an eighth and both are rounded; or the voter
+//! restarted in between, which makes u later still; or the election was one a leader asked for.
+//!
+//! *Elections a leader asked for*, by TimeoutNow, are not held up. If X asked, X has no lease: it ends before
+//! the message leaves and **never comes back in that term**, since the message may be delayed for ever. If a
+//! leader of an earlier term asked, the candidate campaigned in the term after that one, which is at most T:
+//! our candidates mark only their first election as asked for. If one of a later term asked, it was elected
+//! before U.
+>>>>>>> raft
 //!
 //! *C servers* know no promise: they vote right after a restart, and as targets of a transfer they mark all
 //! elections up to the one they win as asked for. So their acknowledgements do not count, and X takes no
@@ -38,6 +54,7 @@
 //! [`Features`](super::message::Features)). Rounds need only a quorum of such servers, itself included.
 //! Without one, reads are confirmed by a barrier entry, which any server's acknowledgement commits.
 //!
+<<<<<<< HEAD
 //! **Fast failover.** That the leader's connection ended is a hint
 //! ([`Input::ConnectionLost`](super::Input)): the follower campaigns when W has passed instead of an election
 //! timeout, and answers others by the same rule. It rests on the promise alone, never on what the end of a
@@ -45,6 +62,15 @@
 //!
 //! *A sole voter* needs nobody: any other server's election takes its vote. That it led before a restart
 //! is no matter either, unless it was elected by others; then it waits as everyone does.
+=======
+//! **Fast failover.** That the leader's connection ended is a hint ([`Input::ConnectionLost`](super::Input)):
+//! the follower campaigns when W has passed instead of an election timeout, and answers others by the same
+//! rule. It rests on the promise alone, never on what the end of a connection means. Those that still hear
+//! the leader refuse.
+//!
+//! *A sole voter* needs nobody: any other server's election takes its vote. That it led before a restart is
+//! no matter either, unless it was elected by others; then it waits as everyone does.
+>>>>>>> raft
 
 use super::configuration::Configuration;
 use super::leader::Leader;
@@ -145,6 +171,7 @@ impl Leases {
 }
 
 impl Raft {
+<<<<<<< HEAD
     /// Whether this server leads, accepts entries, and has applied everything that leaders before it
     /// committed: only then may it execute transactions, on whose state the next entries build (dissertation
     /// 6.4, step 1).
@@ -152,6 +179,8 @@ impl Raft {
         self.accepting_leader().is_some_and(|leader| self.applied_index >= leader.term_start)
     }
 
+=======
+>>>>>>> raft
     /// Until when this server may read what it has applied without asking anybody, provided that
     /// `applied_index` has reached the commit index. `None`: it may not.
     ///

@@ -3,7 +3,6 @@
 use crate::disk::Disk;
 use dqlite::raft::{Configuration, Entry, EntryKind, Index, Message, Raft, ServerId, SnapshotPoint, Term};
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
 type Verdict = Result<(), String>;
 
@@ -173,13 +172,11 @@ impl Checker {
         &mut self,
         node: usize,
         raft: &Raft,
-        indexes: RangeInclusive<Index>,
-        configuration: &Configuration,
-        leader_disks: Option<&[&Disk]>,
+        (from, up_to): (Index, Index),
+        leads: Option<(&Configuration, &[&Disk])>,
     ) -> Verdict {
         let term = raft.status().term;
-        let up_to = *indexes.end();
-        for index in (indexes.start().0..=up_to.0).map(Index) {
+        for index in (from.0..=up_to.0).map(Index) {
             let Some(entry) = raft.entry(index) else {
                 return Err(format!("server {} committed {index} and does not have it", node + 1));
             };
@@ -187,7 +184,7 @@ impl Checker {
                 Some(known) if known.entry == *entry => {}
                 Some(known) => {
                     return Err(format!(
-                        "state machine safety: server {} committed another {index}: {entry:?}, not {:?}",
+                        "state machine safety: server {} committed at {index}: {entry:?}, not {:?}",
                         node + 1,
                         known.entry
                     ));
@@ -198,8 +195,8 @@ impl Checker {
                 None => return Err(format!("server {} skipped entries before {index}", node + 1)),
             }
         }
-        match leader_disks {
-            Some(disks) => durable_on_a_quorum(raft, configuration, up_to, disks),
+        match leads {
+            Some((configuration, disks)) => durable_on_a_quorum(raft, configuration, up_to, disks),
             None => Ok(()),
         }
     }

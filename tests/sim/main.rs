@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod check;
+mod describe;
 mod disk;
 mod history;
 #[cfg(feature = "planted-bugs")]

@@ -27,6 +27,8 @@ pub struct Settings {
     /// Time a client waits between operations.
     pub think_us: (u64, u64),
     pub clients: usize,
+    /// How many operations in a thousand are appends.
+    pub appends: u64,
     /// Parts in a million by which a clock may be off.
     pub drift: u64,
     /// A world made to break leases: quick, with clocks far apart, and all faults aimed at the leader.
@@ -43,7 +45,7 @@ impl Settings {
         let calm = random.permille(200);
         let mixed = random.permille(200);
         if random.permille(150) {
-            return Settings::with_coups(seconds);
+            return Settings::with_coups(random, seconds);
         }
         Settings {
             nodes,
@@ -62,12 +64,13 @@ impl Settings {
             admin_us: random.one_of(&[(0, 0), (election_us, 8 * election_us), (1000, election_us)]),
             think_us: random.one_of(&[(100, 5000), (1000, election_us / 4)]),
             clients: random.between(1, 6) as usize,
+            appends: 550,
             drift: random.one_of(&[0, 1000, 50_000]),
             coups: false,
         }
     }
 
-    fn with_coups(seconds: u64) -> Settings {
+    fn with_coups(random: &mut Random, seconds: u64) -> Settings {
         Settings {
             nodes: 3,
             together: true,
@@ -85,6 +88,7 @@ impl Settings {
             admin_us: (0, 0),
             think_us: (1000, 60_000),
             clients: 3,
+            appends: random.one_of(&[10, 300]),
             drift: 50_000,
             coups: true,
         }

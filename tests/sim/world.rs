@@ -2,18 +2,20 @@
 //! Events happen one after the other in the order of their time; nothing depends on anything but the seed.
 
 use crate::check::{Checker, value_of};
+use crate::describe::{as_plain, describe, describe_message};
 use crate::disk::{Disk, Done, Request};
 use crate::history::{History, Operation, Outcome};
 use crate::random::Random;
 use crate::settings::{Settings, address_of, id_of, node_of};
 use bytes::Bytes;
-use dqlite::raft::message::{AppendEntriesResult, Features, InstallSnapshot, RequestVote, RequestVoteResult};
+use dqlite::raft::message::InstallSnapshot;
 use dqlite::raft::{
     Bug, Change, Configuration, Entry, EntryKind, Index, Input, Message, Output, Outputs, Peer, Raft,
-    Refusal, Role, Seq, Server, ServerId, SnapshotPoint, State, Term, Time, Token,
+    Refusal, Role, Seq, Server, SnapshotPoint, State, Term, Time, Token,
 };
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::fmt::Write;
+
+mod faults;
 
 /// Longest time after the last fault in which everything must be well again.
 const RECOVERY_US: u64 = 60_000_000;
@@ -116,7 +118,8 @@ pub struct World {
     recovering: bool,
     probe: Option<usize>,
     summary: Summary,
-    #[cfg(feature = "planted-bugs")]
+    /// Planted in every server; without the feature it is ignored.
+    #[cfg_attr(not(feature = "planted-bugs"), allow(dead_code))]
     bug: Option<Bug>,
     failure: Option<String>,
     pub trace: Option<Vec<String>>,
@@ -125,16 +128,14 @@ pub struct World {
 macro_rules! trace {
     ($world:expr, $($arg:tt)*) => {
         if $world.trace.is_some() {
-            let line = format!("{:>12.3} ms  {}", $world.now as f64 / 1000.0, format_args!($($arg)*));
-            $world.trace.get_or_insert_default().push(line);
+            $world.note(format_args!($($arg)*).to_string());
         }
     };
 }
+use trace;
 
 impl World {
     pub fn new(seed: u64, seconds: u64, bug: Option<Bug>, traced: bool) -> World {
-        #[cfg(not(feature = "planted-bugs"))]
-        assert_eq!(bug, None, "bugs are planted with the feature planted-bugs only");
         let mut random = Random::new(seed);
         let settings = Settings::draw(&mut random, seconds);
         let founders = if settings.together { settings.nodes } else { 1 };
@@ -166,7 +167,6 @@ impl World {
             recovering: false,
             probe: None,
             summary: Summary::default(),
-            #[cfg(feature = "planted-bugs")]
             bug,
             failure: None,
             trace: traced.then(Vec::new),
@@ -214,6 +214,12 @@ impl World {
             Some(why) => Err(why),
             None => Ok(self.summary.clone()),
         }
+    }
+
+    /// Adds a line to the trace.
+    fn note(&mut self, what: String) {
+        let time = self.now as f64 / 1000.0;
+        self.trace.get_or_insert_default().push(format!("{time:>12.3} ms  {what}"));
     }
 
     fn fail(&mut self, why: String) {
@@ -427,9 +433,13 @@ impl World {
         let raft = server.raft.as_ref().unwrap();
         let disks: Vec<&Disk> = self.nodes.iter().map(|node| &node.disk).collect();
         let from = Index(server.applied + 1);
-        let leader_disks = (server.state == State::Leader).then_some(&disks[..]);
-        let configuration = &server.configuration;
-        let verdict = self.checker.committed(node, raft, from..=up_to, configuration, leader_disks);
+        let leads = server.state == State::Leader;
+        let verdict = self.checker.committed(
+            node,
+            raft,
+            (from, up_to),
+            leads.then_some((&server.configuration, &disks)),
+        );
         let values: Vec<u64> =
             (from.0..=up_to.0).filter_map(|index| raft.entry(Index(index)).and_then(value_of)).collect();
         self.judge(verdict);
@@ -562,7 +572,7 @@ impl World {
         if self.recovering {
             return;
         }
-        let operation = if self.random.permille(550) {
+        let operation = if self.random.permille(self.settings.appends) {
             self.next_value += 1;
             Operation::Append { value: self.next_value }
         } else {
@@ -678,131 +688,6 @@ impl World {
         }
     }
 
-    // ---- faults ----
-
-    fn fault(&mut self) {
-        // Trouble seldom comes alone.
-        let burst = self.random.permille(350);
-        let (low, high) = if burst { (0, self.settings.election_ms * 100) } else { self.settings.fault_us };
-        let delay = self.random.between(low, high);
-        self.schedule(delay, Event::Fault);
-        if self.settings.coups && self.random.permille(800) {
-            return self.coup();
-        }
-        let any = self.random.between(0, self.nodes.len() as u64 - 1) as usize;
-        let node = if self.random.permille(400) { self.leader_hint } else { any };
-        let election_us = self.settings.election_ms * 1000;
-        let length = self.random.between(election_us / 20, 4 * election_us);
-        match self.random.between(0, 9) {
-            0..=2 => self.crash(node),
-            3 => {
-                trace!(self, "server {} is paused for {length} us", node + 1);
-                self.nodes[node].paused_until = self.now + length;
-            }
-            4 => {
-                trace!(self, "server {} is cut off for {length} us", node + 1);
-                if self.random.permille(400) {
-                    self.end_connections(node);
-                }
-                for other in 0..self.nodes.len() {
-                    self.blocked[node][other] = self.now + length;
-                    self.blocked[other][node] = self.now + length;
-                }
-            }
-            5 => {
-                trace!(self, "server {} cannot send for {length} us", node + 1);
-                self.blocked[node].fill(self.now + length);
-            }
-            6 => {
-                trace!(self, "server {} cannot receive for {length} us", node + 1);
-                for row in &mut self.blocked {
-                    row[node] = self.now + length;
-                }
-            }
-            7 => {
-                trace!(self, "server {} cannot reach {} for {length} us", node + 1, any + 1);
-                let other = self.random.between(0, self.nodes.len() as u64 - 1) as usize;
-                self.blocked[any][other] = self.now + length;
-            }
-            8 => {
-                trace!(self, "connections of server {} end", node + 1);
-                self.end_connections(node);
-            }
-            _ => self.fail_disk(node),
-        }
-    }
-
-    /// Followers lose the leader, for real or not, and restart while its lease may be running.
-    fn coup(&mut self) {
-        let (leader, length) = (self.leader_hint, self.random.between(10_000, 600_000));
-        let other = (leader + self.random.between(1, 2) as usize) % self.nodes.len();
-        let all = self.random.permille(500);
-        trace!(self, "server {} loses {} (all: {all}) for {length} us", leader + 1, other + 1);
-        for node in (0..self.nodes.len()).filter(|node| *node != leader && (all || *node == other)) {
-            self.blocked[node][leader] = self.now + length;
-            self.blocked[leader][node] = self.now + length;
-            let delay = self.random.between(50, 3000);
-            self.schedule(delay, Event::ConnectionLost { node, leader });
-        }
-        if self.random.permille(600) {
-            let third = (0..self.nodes.len()).find(|node| *node != leader && *node != other);
-            let delay = self.random.between(50_000, 700_000);
-            self.schedule(delay, Event::Blink { node: third.unwrap_or(other) });
-        }
-    }
-
-    /// The process restarts at once.
-    fn blink(&mut self, node: usize) {
-        if self.nodes[node].raft.is_some() && !self.recovering {
-            self.crash(node);
-            self.boot(node);
-        }
-    }
-
-    fn crash(&mut self, node: usize) {
-        if self.nodes[node].raft.take().is_none() {
-            return;
-        }
-        trace!(self, "server {} crashes", node + 1);
-        let server = &mut self.nodes[node];
-        server.life += 1;
-        server.held.clear();
-        server.asked.clear();
-        server.disk.crash(&mut self.random);
-        server.state = State::Follower;
-        // A killed process closes its connections; a host that vanished does not.
-        if self.random.permille(700) {
-            self.end_connections(node);
-        }
-        let election_us = self.settings.election_ms * 1000;
-        let delay = if self.random.permille(500) {
-            self.random.between(500, election_us / 4)
-        } else {
-            self.random.between(election_us / 4, 6 * election_us)
-        };
-        self.schedule(delay, Event::Restart { node });
-    }
-
-    /// Everything not synced yet is lost, and nothing more will be written; the owner restarts the server
-    /// later.
-    fn fail_disk(&mut self, node: usize) {
-        let disk = &mut self.nodes[node].disk;
-        let first = disk.queue.iter().find_map(|request| match request {
-            Request::Vote { seq, .. } | Request::Append { seq, .. } | Request::Truncate { seq, .. } => {
-                Some(*seq)
-            }
-            Request::Install { .. } => None,
-        });
-        let installs = disk.queue.iter().any(|request| matches!(request, Request::Install { .. }));
-        let (Some(seq), false, true) = (first, installs, self.nodes[node].raft.is_some()) else { return };
-        trace!(self, "the disk of server {} fails", node + 1);
-        self.nodes[node].disk.queue.clear();
-        self.nodes[node].disk.syncing = 0;
-        self.nodes[node].held.clear();
-        self.step(node, Input::DiskFailed { seq });
-        self.crash(node);
-    }
-
     fn boot(&mut self, node: usize) {
         trace!(self, "server {} starts", node + 1);
         let seed = self.random.draw();
@@ -836,72 +721,6 @@ impl World {
                 self.fail(format!("server {} holds a lease while another leads in term {highest}", node + 1));
             }
         }
-    }
-
-    // ---- the end ----
-
-    fn recover(&mut self) {
-        trace!(self, "no more faults");
-        self.recovering = true;
-        for row in &mut self.blocked {
-            row.fill(0);
-        }
-        for node in 0..self.nodes.len() {
-            self.nodes[node].paused_until = 0;
-            if self.nodes[node].raft.is_none() {
-                self.boot(node);
-            }
-        }
-        self.schedule(self.settings.election_ms * 3000, Event::CheckRecovery);
-    }
-
-    /// One leader, which takes writes, and every server that replicates has everything.
-    fn check_recovery(&mut self) {
-        if self.probe.is_some_and(|number| self.history.has_succeeded(number)) && self.has_converged() {
-            self.events.clear();
-            return;
-        }
-        if self.now > self.faults_end + RECOVERY_US {
-            let mut states = String::new();
-            for node in &self.nodes {
-                write!(states, "\n  {:?}", node.raft.as_ref().map(Raft::status)).unwrap();
-            }
-            self.fail(format!("no recovery after the last fault{states}"));
-            return;
-        }
-        self.schedule(self.settings.election_ms * 1000, Event::CheckRecovery);
-        if self.probe.is_none_or(|number| !self.history.has_succeeded(number)) {
-            self.next_value += 1;
-            let number = self.history.invoke(self.now, Operation::Append { value: self.next_value });
-            self.probe = Some(number);
-            let leads = |node: &Node| {
-                let status = node.raft.as_ref().map(Raft::status)?;
-                (status.state == State::Leader).then_some(status.term)
-            };
-            let leaders = self.nodes.iter().enumerate().filter_map(|(n, node)| Some((leads(node)?, n)));
-            if let Some((_, node)) = leaders.max() {
-                self.ask(usize::MAX, number, node);
-            }
-        }
-    }
-
-    fn has_converged(&self) -> bool {
-        let statuses: Vec<_> = self.nodes.iter().filter_map(|n| n.raft.as_ref()).map(Raft::status).collect();
-        let Some(leader) =
-            statuses.iter().filter(|status| status.state == State::Leader).max_by_key(|s| s.term)
-        else {
-            return false;
-        };
-        if !leader.configuration.is_voter(id_of(statuses.iter().position(|status| status == leader).unwrap()))
-        {
-            return false;
-        }
-        let members = leader.configuration.servers.iter().filter(|server| server.role != Role::Spare);
-        let ids: Vec<ServerId> = members.map(|server| server.id).collect();
-        ids.iter().all(|id| {
-            let status = &statuses[node_of(*id)];
-            status.commit_index == leader.last_index && status.term == leader.term
-        })
     }
 }
 
@@ -950,60 +769,4 @@ impl Event {
             _ => None,
         }
     }
-}
-
-/// What a C server would have sent.
-fn as_plain(message: Message) -> Message {
-    match message {
-        Message::RequestVote(vote) => Message::RequestVote(RequestVote { keeps_lease: false, ..vote }),
-        Message::RequestVoteResult(result) => {
-            Message::RequestVoteResult(RequestVoteResult { keeps_lease: false, ..result })
-        }
-        Message::AppendEntriesResult(result) => {
-            Message::AppendEntriesResult(AppendEntriesResult { features: Features(0), ..result })
-        }
-        other => other,
-    }
-}
-
-fn describe_message(message: &Message) -> String {
-    match message {
-        Message::AppendEntries(m) => format!(
-            "append t{} {}/t{} commit={} stamp={} entries={:?}",
-            m.term,
-            m.prev_index,
-            m.prev_term,
-            m.leader_commit,
-            m.stamp,
-            m.entries.iter().map(|entry| (entry.term.0, entry.kind)).collect::<Vec<_>>()
-        ),
-        Message::AppendEntriesResult(m) => format!(
-            "append-result t{} rejected={} last={} stamp={:?}",
-            m.term,
-            m.rejected,
-            m.last_index,
-            m.features.stamp()
-        ),
-        Message::InstallSnapshot(m) => format!("install t{} {}/t{}", m.term, m.last_index, m.last_term),
-        other => format!("{other:?}"),
-    }
-}
-
-fn describe(output: &Output) -> Option<String> {
-    Some(match output {
-        Output::Send { to, message, after, .. } => {
-            format!("to {to} after {after:?}: {}", describe_message(message))
-        }
-        Output::Append { first_index, entries, seq } => {
-            format!("disk {seq}: append {} entries from {first_index}", entries.len())
-        }
-        Output::InstallSnapshot { snapshot, .. } => format!("install snapshot {}", snapshot.index),
-        Output::ConfigurationChanged { configuration } => {
-            let servers =
-                configuration.servers.iter().map(|server| format!("{}/{}", server.id, server.role.name()));
-            format!("configuration {}", servers.collect::<Vec<_>>().join(" "))
-        }
-        Output::Accepted { .. } => return None,
-        other => format!("{other:?}"),
-    })
 }
