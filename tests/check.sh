@@ -31,7 +31,7 @@ step() {
         PASSED=$((PASSED + 1))
         note passed $(($(date +%s) - begin)) "$name"
         # What a reader wants to see even when all is well.
-        grep -E '^(test result:|[a-z0-9-]+: skipped|kill9: |benchmark: [0-9])' "$LOGS/$name.log"
+        grep -E '^(test result:|[a-z0-9-]+: skipped|kill9: |faults: |mixed: |benchmark: [0-9]|cluster: [0-9])' "$LOGS/$name.log"
     else
         FAILED=$((FAILED + 1))
         note FAILED $(($(date +%s) - begin)) "$name (all of it: $LOGS/$name.log)"
@@ -58,16 +58,21 @@ step demo 120 sh c-tests/demo/demo.sh
 if command -v dqlite-demo > /dev/null; then
     step dropin-demo 120 sh tests/dropin/demo.sh
     step dropin-benchmark 150 sh tests/dropin/benchmark.sh
+    step dropin-cluster 150 sh tests/dropin/cluster.sh
 else
     skip dropin-demo "Debian's go-dqlite is not installed (make deps)"
     skip dropin-benchmark "Debian's go-dqlite is not installed (make deps)"
+    skip dropin-cluster "Debian's go-dqlite is not installed (make deps)"
 fi
 step dropin-python 100 sh tests/dropin/python.sh
 if ldconfig -p | grep -q 'libdqlite\.so\.0 '; then
     step dropin-exchange 200 sh tests/dropin/exchange.sh
+    step dropin-mixed 300 sh tests/dropin/mixed.sh
 else
     skip dropin-exchange "Debian's libdqlite0 is not installed (make deps)"
+    skip dropin-mixed "Debian's libdqlite0 is not installed (make deps)"
 fi
+step faults 200 sh tests/dropin/faults.sh
 step kill9 300 sh tests/dropin/kill9.sh
 
 echo
