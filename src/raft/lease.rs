@@ -74,6 +74,10 @@ pub struct Leases {
     ended: bool,
     /// The stamp of the newest round for waiting reads.
     round: Stamp,
+    /// When that round was asked for.
+    round_begin: Time,
+    /// That round has taken too long: of the servers that send stamps back too few are there.
+    round_overdue: bool,
     /// In order of arrival.
     reads: VecDeque<PendingRead>,
 }
@@ -87,6 +91,8 @@ impl Leases {
             given: VecDeque::new(),
             ended: false,
             round: Stamp(0),
+            round_begin: Time(0),
+            round_overdue: false,
             reads: VecDeque::new(),
         }
     }
@@ -214,7 +220,8 @@ impl Raft {
 
     /// Starts a round, unless one is under way: then the next one begins when it ends.
     fn ask_for_reads(&mut self, out: &mut Outputs) {
-        if !self.can_ask_a_quorum() {
+        let overdue = matches!(&self.standing, Standing::Leader(leader) if leader.leases.round_overdue);
+        if overdue || !self.can_ask_a_quorum() {
             let waiting =
                 matches!(&self.standing, Standing::Leader(leader) if !leader.leases.reads.is_empty());
             if waiting && self.pending_barrier().is_none() {
@@ -230,6 +237,7 @@ impl Raft {
         let Standing::Leader(leader) = &mut self.standing else { return };
         leader.leases.next_stamp(now);
         leader.leases.round = leader.leases.current;
+        leader.leases.round_begin = now;
         self.heartbeat(out);
     }
 
@@ -250,6 +258,7 @@ impl Raft {
         let stamp = self.quorum_stamp(leader);
         let (committed, applied) = (self.commit_index, self.applied_index);
         let Standing::Leader(leader) = &mut self.standing else { return };
+        leader.leases.round_overdue &= stamp < leader.leases.round;
         let confirmed = |read: &PendingRead| leased || read.stamp <= stamp || read.last_index < committed;
         let reads = &mut leader.leases.reads;
         while reads.front().is_some_and(|read| confirmed(read) && read.index <= applied) {
@@ -261,12 +270,18 @@ impl Raft {
         }
     }
 
-    /// Reads must not wait for servers that turn out not to answer with stamps.
+    /// Reads must not wait for servers that turn out not to answer with stamps, or are gone: those that do not
+    /// send stamps can commit a barrier.
     pub(super) fn read_tick(&mut self, out: &mut Outputs) {
         self.confirm_reads(out);
         let Standing::Leader(leader) = &self.standing else { return };
         let unconfirmed = leader.leases.reads.back().is_some_and(|read| read.last_index >= self.commit_index);
-        if unconfirmed && !self.can_ask_a_quorum() {
+        let unanswered = self.quorum_stamp(leader) < leader.leases.round;
+        let since_ms = self.now.0.saturating_sub(leader.leases.round_begin.0);
+        let overdue = unanswered && since_ms >= self.options.heartbeat_timeout_ms;
+        let Standing::Leader(leader) = &mut self.standing else { return };
+        leader.leases.round_overdue |= unconfirmed && overdue;
+        if unconfirmed && (overdue || !self.can_ask_a_quorum()) {
             self.ask_for_reads(out);
         }
     }
