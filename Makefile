@@ -12,7 +12,7 @@ LIBRARY_FILE := libdqlite.so.0.0.1
 STAGE        := $(CURDIR)/build/stage
 BUILT        := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: all help install stage demo check kill9 compare fix deps clean
+.PHONY: all help install stage demo check kill9 faults mixed failover compare fix deps clean
 
 all: ## Build the library, shared and static, in release form
 	$(CARGO) build --release --lib
@@ -48,6 +48,15 @@ kill9: deps stage ## 200 rounds of writers and kill -9 (KILL9_ROUNDS=, KILL9_SEE
 
 compare: deps stage ## Size, memory and latency beside Debian's C library
 	@sh c-tests/compare/compare.sh
+
+faults: deps stage ## 100 faults in clusters of 3 and of 5 nodes under load (FAULT_ROUNDS=, FAULT_SEED=)
+	@FAULT_ROUNDS=$${FAULT_ROUNDS:-100} sh tests/dropin/faults.sh
+
+mixed: deps stage ## Clusters of our nodes and Debian's, the long form (MIXED_ROUNDS=, MIXED_SECONDS=)
+	@MIXED_ROUNDS=$${MIXED_ROUNDS:-5} MIXED_SECONDS=$${MIXED_SECONDS:-60} sh tests/dropin/mixed.sh
+
+failover: deps stage ## How long writes stop when a leader is killed, ours and Debian's (FAILOVER_ROUNDS=)
+	@sh tests/dropin/failover.sh
 
 fix: ## Format the code and write include/dqlite.h again
 	$(CARGO) fmt

@@ -16,21 +16,6 @@
 //!   message sent at s or later. Acknowledgements carry the [`Stamp`] of what they answer, and the leader
 //!   knows when it gave that stamp out; the time at which the answer arrives plays no part.
 //!
-<<<<<<< HEAD
-//! *Claim*: while a leader X of term T has a lease, no leader of a later term has been elected. Let U be
-//! the first one. Quorums of one configuration intersect, and so do those of neighbouring ones; X's
-//! configuration and that of U's voters are the same or neighbours, because a further change would need a
-//! leader between T and U. So there is a voter that acknowledged X's message, processed at c >= s, and voted
-//! for U at u. Not u < c: it would then have refused X's message, being in a later term. So u > c, and either
-//! u >= c + W, which is later than s + L even if the two clocks run apart by an eighth and both are rounded;
-//! or the voter restarted in between, which makes u later still; or the election was one a leader asked for.
-//!
-//! *Elections a leader asked for*, by TimeoutNow, are not held up. If X asked, X has no lease: it ends
-//! before the message leaves and **never comes back in that term**, since the message may be delayed for
-//! ever. If a leader of an earlier term asked, the candidate campaigned in the term after that one, which is
-//! at most T: our candidates mark only their first election as asked for. If one of a later term asked, it
-//! was elected before U.
-=======
 //! *Claim*: while a leader X of term T has a lease, no leader of a later term has been elected. Let U be the
 //! first one. Quorums of one configuration intersect, and so do those of neighbouring ones; X's configuration
 //! and that of U's voters are the same or neighbours, because a further change would need a leader between T
@@ -44,7 +29,6 @@
 //! leader of an earlier term asked, the candidate campaigned in the term after that one, which is at most T:
 //! our candidates mark only their first election as asked for. If one of a later term asked, it was elected
 //! before U.
->>>>>>> raft
 //!
 //! *C servers* know no promise: they vote right after a restart, and as targets of a transfer they mark all
 //! elections up to the one they win as asked for. So their acknowledgements do not count, and X takes no
@@ -54,15 +38,6 @@
 //! [`Features`](super::message::Features)). Rounds need only a quorum of such servers, itself included.
 //! Without one, reads are confirmed by a barrier entry, which any server's acknowledgement commits.
 //!
-<<<<<<< HEAD
-//! **Fast failover.** That the leader's connection ended is a hint
-//! ([`Input::ConnectionLost`](super::Input)): the follower campaigns when W has passed instead of an election
-//! timeout, and answers others by the same rule. It rests on the promise alone, never on what the end of a
-//! connection means. Those that still hear the leader refuse.
-//!
-//! *A sole voter* needs nobody: any other server's election takes its vote. That it led before a restart
-//! is no matter either, unless it was elected by others; then it waits as everyone does.
-=======
 //! **Fast failover.** That the leader's connection ended is a hint ([`Input::ConnectionLost`](super::Input)):
 //! the follower campaigns when W has passed instead of an election timeout, and answers others by the same
 //! rule. It rests on the promise alone, never on what the end of a connection means. Those that still hear
@@ -70,7 +45,6 @@
 //!
 //! *A sole voter* needs nobody: any other server's election takes its vote. That it led before a restart is
 //! no matter either, unless it was elected by others; then it waits as everyone does.
->>>>>>> raft
 
 use super::configuration::Configuration;
 use super::leader::Leader;
@@ -105,6 +79,10 @@ pub struct Leases {
     ended: bool,
     /// The stamp of the newest round for waiting reads.
     round: Stamp,
+    /// When that round was asked for.
+    round_begin: Time,
+    /// That round has taken too long: of the servers that send stamps back too few are there.
+    round_overdue: bool,
     /// In order of arrival.
     reads: VecDeque<PendingRead>,
 }
@@ -118,6 +96,8 @@ impl Leases {
             given: VecDeque::new(),
             ended: false,
             round: Stamp(0),
+            round_begin: Time(0),
+            round_overdue: false,
             reads: VecDeque::new(),
         }
     }
@@ -171,16 +151,12 @@ impl Leases {
 }
 
 impl Raft {
-<<<<<<< HEAD
-    /// Whether this server leads, accepts entries, and has applied everything that leaders before it
-    /// committed: only then may it execute transactions, on whose state the next entries build (dissertation
-    /// 6.4, step 1).
+    /// Whether this server leads, accepts entries, and has applied everything that leaders before it committed:
+    /// only then may it execute transactions, on whose state the next entries build (dissertation 6.4, step 1).
     pub fn is_ready_to_execute(&self) -> bool {
         self.accepting_leader().is_some_and(|leader| self.applied_index >= leader.term_start)
     }
 
-=======
->>>>>>> raft
     /// Until when this server may read what it has applied without asking anybody, provided that
     /// `applied_index` has reached the commit index. `None`: it may not.
     ///
@@ -263,7 +239,8 @@ impl Raft {
 
     /// Starts a round, unless one is under way: then the next one begins when it ends.
     fn ask_for_reads(&mut self, out: &mut Outputs) {
-        if !self.can_ask_a_quorum() {
+        let overdue = matches!(&self.standing, Standing::Leader(leader) if leader.leases.round_overdue);
+        if overdue || !self.can_ask_a_quorum() {
             let waiting =
                 matches!(&self.standing, Standing::Leader(leader) if !leader.leases.reads.is_empty());
             if waiting && self.pending_barrier().is_none() {
@@ -279,6 +256,7 @@ impl Raft {
         let Standing::Leader(leader) = &mut self.standing else { return };
         leader.leases.next_stamp(now);
         leader.leases.round = leader.leases.current;
+        leader.leases.round_begin = now;
         self.heartbeat(out);
     }
 
@@ -299,6 +277,7 @@ impl Raft {
         let stamp = self.quorum_stamp(leader);
         let (committed, applied) = (self.commit_index, self.applied_index);
         let Standing::Leader(leader) = &mut self.standing else { return };
+        leader.leases.round_overdue &= stamp < leader.leases.round;
         let confirmed = |read: &PendingRead| leased || read.stamp <= stamp || read.last_index < committed;
         let reads = &mut leader.leases.reads;
         while reads.front().is_some_and(|read| confirmed(read) && read.index <= applied) {
@@ -310,12 +289,18 @@ impl Raft {
         }
     }
 
-    /// Reads must not wait for servers that turn out not to answer with stamps.
+    /// Reads must not wait for servers that turn out not to answer with stamps, or are gone: those that do not
+    /// send stamps can commit a barrier.
     pub(super) fn read_tick(&mut self, out: &mut Outputs) {
         self.confirm_reads(out);
         let Standing::Leader(leader) = &self.standing else { return };
         let unconfirmed = leader.leases.reads.back().is_some_and(|read| read.last_index >= self.commit_index);
-        if unconfirmed && !self.can_ask_a_quorum() {
+        let unanswered = self.quorum_stamp(leader) < leader.leases.round;
+        let since_ms = self.now.0.saturating_sub(leader.leases.round_begin.0);
+        let overdue = unanswered && since_ms >= self.options.heartbeat_timeout_ms;
+        let Standing::Leader(leader) = &mut self.standing else { return };
+        leader.leases.round_overdue |= unconfirmed && overdue;
+        if unconfirmed && (overdue || !self.can_ask_a_quorum()) {
             self.ask_for_reads(out);
         }
     }

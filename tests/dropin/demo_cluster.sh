@@ -27,17 +27,18 @@ shell() {
     with_library 20 dqlite -s "$(servers)" demo "$@"
 }
 
-# Tries for at most 30 seconds until a command prints exactly the text.
+# Tries for at most 40 seconds until a command, which must end by itself, prints exactly the text.
 eventually() {
     what=$1
     wanted=$2
     shift 2
-    for _ in $(seq 150); do
+    deadline=$(($(date +%s) + 40))
+    while [ "$(date +%s)" -lt "$deadline" ]; do
         given=$("$@" 2>&1) || true
         [ "$given" != "$wanted" ] || return 0
         sleep 0.2
     done
-    fail "$what gives \"$given\" after 30 seconds, expected \"$wanted\""
+    fail "$what gives \"$given\" after 40 seconds, expected \"$wanted\""
 }
 
 get() {

@@ -4,7 +4,7 @@ OUR_LIBRARY_PATH=$STAGE/lib
 C_LIBRARY_PATH=$(dirname "$(ldconfig -p | sed -n 's/.*libdqlite\.so\.0 .* => //p' | head -n 1)")
 MEMBER=$WORK/member
 export OUR_LIBRARY_PATH C_LIBRARY_PATH MEMBER
-cc -std=gnu99 -Wall -Wextra -Iinclude -o "$MEMBER" c-tests/member.c "$STAGE/lib/libdqlite.so.0"
+cc -std=gnu99 -Wall -Wextra -Wno-address -Iinclude -o "$MEMBER" c-tests/member.c "$STAGE/lib/libdqlite.so.0"
 
 # scenario SECONDS PROGRAM ARGUMENTS...: its nodes do not outlive it, whatever ends it.
 scenario() {

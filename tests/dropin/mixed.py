@@ -1,0 +1,186 @@
+"""Clusters in which some nodes run our library and some Debian's C library.
+
+    mixed.py DIRECTORY SCENARIO [SECONDS]
+
+    membership   roles change, leadership moves, nodes are removed and added, on both kinds of leader
+    snapshots    a new node and one that was away get a snapshot, from either kind of leader
+    reads        only one of ours leads, and C servers, which do not confirm reads, are all that is left with it
+    upgrade      every node in turn moves from C to ours and back, under a continuous load, for SECONDS
+"""
+
+import itertools
+import sys
+import threading
+import time
+
+from cluster import C, OURS, SPARE, STANDBY, VOTER, Client, Cluster, Refused, Session, Work, wait_for
+
+
+def membership(directory, _):
+    for libraries in ([C, OURS, OURS, C], [OURS, C, C, OURS]):
+        with Cluster(directory).form(libraries[:3]) as cluster:
+            fourth = cluster.join(libraries[3], SPARE)
+            cluster.exec("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, leader INTEGER)")
+            for step, leader in enumerate(cluster.members[:3]):
+                cluster.lead(leader)
+                cluster.exec(f"INSERT OR IGNORE INTO t VALUES ({step}, {leader.id})")
+                for role in (STANDBY, VOTER, SPARE):
+                    cluster.on_leader(lambda client, role=role: assign(client, fourth.id, role))
+                    expect_roles(cluster, {1: VOTER, 2: VOTER, 3: VOTER, fourth.id: role})
+                cluster.converge()
+                cluster.on_leader(lambda client: remove(client, fourth.id))
+                expect_roles(cluster, {1: VOTER, 2: VOTER, 3: VOTER})
+                cluster.add(fourth, SPARE)
+                # A C leader hands over to a C follower that has not written the last entries yet, and a C follower
+                # that becomes leader meanwhile never uses a configuration among them.
+                expect_roles(cluster, {1: VOTER, 2: VOTER, 3: VOTER, fourth.id: SPARE})
+            # The fourth takes the place of a voter.
+            cluster.add(fourth, VOTER)
+            gone = cluster.members[0]
+            cluster.lead(fourth)
+            gone.stop()
+            cluster.on_leader(lambda client: remove(client, gone.id))
+            expect_roles(cluster, {2: VOTER, 3: VOTER, fourth.id: VOTER})
+            cluster.exec("INSERT OR IGNORE INTO t VALUES (10, 4)")
+            cluster.converge()
+            print(f"mixed: membership, nodes 1 to 4 are {' '.join(libraries)}: ok", flush=True)
+
+
+def assign(client, id, role):
+    if client.servers()[id] != role:
+        client.assign(id, role)
+
+
+def remove(client, id):
+    if id in client.servers():
+        client.remove(id)
+
+
+def expect_roles(cluster, roles):
+    """As every node tells it that follows the log. A spare does not: it need not learn that it became one."""
+
+    def told():
+        for member in cluster.members:
+            if member.running() and roles.get(member.id, SPARE) != SPARE:
+                with Client(member.address) as client:
+                    if client.servers() != roles:
+                        return False
+        return True
+
+    wait_for(f"roles {roles}", told)
+
+
+def snapshots(directory, _):
+    for leader, follower in ((OURS, C), (C, OURS)):
+        with Cluster(directory, threshold=32, trailing=32).form([leader]) as cluster:
+            cluster.exec("CREATE TABLE t (n INTEGER PRIMARY KEY, data BLOB)")
+            fill(cluster, 300)
+            late = cluster.join(follower)
+            third = cluster.join(leader)
+            cluster.lead(cluster.members[0])
+            assert cluster.converge()[2]
+            for end in (late.kill, late.stop):
+                end()
+                fill(cluster, 200)
+                cluster.exec("DELETE FROM t WHERE n % 3 = 0")
+                late.start(follower)
+                cluster.converge()
+            # What was installed is a base for a leader, and for a restart with the other library.
+            cluster.lead(late)
+            fill(cluster, 50)
+            late.kill()
+            late.start(leader)
+            cluster.converge()
+            third.kill()
+            fill(cluster, 100)
+            third.start(follower)
+            cluster.converge()
+            print(f"mixed: snapshots from {leader} to {follower} and on: ok", flush=True)
+
+
+def fill(cluster, rows):
+    """One entry for each row."""
+    session = Session(cluster, 5.0)
+    for _ in range(rows):
+        wait_for("an insert", lambda: attempt(session, "INSERT INTO t (data) VALUES (randomblob(900))"))
+    session.close()
+
+
+def attempt(session, sql):
+    try:
+        return [session.call(lambda client: client.exec(sql))]
+    except (OSError, Refused):
+        return None
+
+
+def reads(directory, _):
+    with Cluster(directory).form([OURS, OURS, C]) as cluster:
+        cluster.exec("CREATE TABLE IF NOT EXISTS t (n INTEGER)")
+        for leader, other in ((0, 1), (1, 0)):
+            cluster.lead(cluster.members[leader])
+            cluster.query("SELECT count(*) FROM t")
+            cluster.members[other].kill()
+            for _ in range(20):
+                assert cluster.on_leader(lambda client: client.query("SELECT 1"), 10) == [(1,)]
+                cluster.exec("INSERT INTO t VALUES (1)")
+            assert cluster.leader() is cluster.members[leader], "nothing happened to the leader, and it changed"
+            cluster.members[other].start(OURS)
+            cluster.converge()
+        print("mixed: reads with C servers alone beside the leader: ok", flush=True)
+
+
+def upgrade(directory, seconds):
+    end = time.monotonic() + seconds
+    with Cluster(directory, threshold=64, trailing=64).form([C, C, C]) as cluster:
+        cluster.exec("CREATE TABLE IF NOT EXISTS t (writer INTEGER, n INTEGER, PRIMARY KEY (writer, n))")
+        stopping = threading.Event()
+        acknowledged = [0, 0]
+        work = [Work(lambda i=i: write(cluster, i, acknowledged, stopping)) for i in range(2)]
+        turns, leaders = 0, set()
+        for library in itertools.cycle((OURS, C)):
+            for member in cluster.members:
+                before = list(acknowledged)
+                (member.stop if turns % 2 == 0 else member.kill)()
+                member.start(library)
+                turns += 1
+                wait_for(
+                    lambda: f"both writers to go on; from {before}, at {acknowledged}",
+                    lambda: all(now > then + 2 for now, then in zip(acknowledged, before)),
+                )
+                leaders.add(cluster.leader().library)
+            check(cluster, acknowledged)
+            if library == C and time.monotonic() > end:
+                break
+        stopping.set()
+        for each in work:
+            each.finish()
+        check(cluster, acknowledged)
+        cluster.converge()
+        assert leaders == {OURS, C}, leaders
+        print(f"mixed: upgrade and back, {turns} restarts, {sum(acknowledged)} acknowledged rows, none missing", flush=True)
+
+
+def write(cluster, writer, acknowledged, stopping):
+    session = Session(cluster, 5.0)
+    while not stopping.is_set():
+        number = acknowledged[writer] + 1
+        if attempt(session, f"INSERT OR IGNORE INTO t VALUES ({writer}, {number})"):
+            acknowledged[writer] = number
+        time.sleep(0.002)
+    session.close()
+
+
+def check(cluster, acknowledged):
+    for writer, count in enumerate(list(acknowledged)):
+        [(found,)] = cluster.query(f"SELECT count(*) FROM t WHERE writer = {writer} AND n <= {count}")
+        assert found == count, f"writer {writer}: {found} rows of {count} acknowledged ones"
+
+
+SCENARIOS = {"membership": membership, "snapshots": snapshots, "reads": reads, "upgrade": upgrade}
+
+
+def main(directory, scenario, seconds=20):
+    SCENARIOS[scenario](directory, int(seconds))
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,75 @@
+#!/bin/sh
+# Clusters of three nodes that mix our library and Debian's C library: Debian's dqlite-demo in every combination, then
+# membership changes, snapshots in both directions, reads and a rolling upgrade and back under load (mixed.py).
+# MIXED_SECONDS (10) sets how long the upgrades go on at least, MIXED_ROUNDS (1) how often everything is done.
+set -eu
+cd "$(dirname "$0")/../.."
+. tests/dropin/setup.sh
+. tests/dropin/members.sh
+
+# use NUMBER ours|C
+use() {
+    eval "LIBRARY_$1=$2"
+    case $2 in
+    ours) LIBRARY_PATH=$OUR_LIBRARY_PATH ;;
+    C) LIBRARY_PATH=$C_LIBRARY_PATH ;;
+    esac
+}
+
+library_of() { eval "echo \$LIBRARY_$1"; }
+
+# combination LIBRARY LIBRARY LIBRARY: node 1 leads first, then another one, then the first comes back.
+combination() {
+    . tests/dropin/demo_cluster.sh
+    rm -rf "$WORK/data"
+    number=0
+    for library in "$@"; do
+        number=$((number + 1))
+        use "$number" "$library"
+        start_demo "$number"
+    done
+    eventually ".cluster" "1 voter
+2 voter
+3 voter" roles
+    expect "PUT" "$(put 2 key first)" "done"
+    shell "CREATE TABLE t (a INT, b TEXT, c REAL, d BLOB)" > /dev/null
+    shell "INSERT INTO t VALUES (1, 'x', 2.5, zeroblob(10000)), (2, NULL, NULL, NULL)" > /dev/null
+    for number in 1 2 3; do
+        expect "GET from node $number" "$(get "$number" key)" "first"
+    done
+    expect_equal_content
+
+    stop "$PID_1" TERM 0
+    eventually "PUT" "done" put 2 key second
+    second=$(leader)
+    LED="$LED $1 $(library_of "$second")"
+    use 1 "$1"
+    start_demo 1
+    eventually ".cluster" "1 voter
+2 voter
+3 voter" roles
+    eventually "GET from node 1" "second" get 1 key
+    shell "UPDATE t SET b = 'after' WHERE a = 2" > /dev/null
+    expect_equal_content
+    for pid in $PID_1 $PID_2 $PID_3; do
+        stop "$pid" TERM 0
+    done
+    say "dqlite-demo on $*; led by node 1 ($1), then node $second ($(library_of "$second")): ok"
+}
+
+for _ in $(seq "${MIXED_ROUNDS:-1}"); do
+    LED=""
+    combination ours C C
+    combination C ours ours
+    combination ours C ours
+    combination C ours C
+    combination ours ours C
+    combination C C ours
+    case $LED in *ours*) ;; *) fail "our library never led" ;; esac
+    case $LED in *C*) ;; *) fail "the C library never led" ;; esac
+    scenario 200 mixed "$WORK" membership
+    scenario 200 mixed "$WORK" snapshots
+    scenario 100 mixed "$WORK" reads
+    scenario $((${MIXED_SECONDS:-10} + 200)) mixed "$WORK" upgrade "${MIXED_SECONDS:-10}"
+done
+say "ok"
