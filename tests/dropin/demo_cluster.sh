@@ -89,5 +89,8 @@ expect_equal_content() {
         esac
         sleep 0.3
     done
-    fail "the databases differ: $first --- $second --- $third"
+    echo "$first" > "$WORK/content-1"
+    echo "$second" > "$WORK/content-2"
+    echo "$third" > "$WORK/content-3"
+    fail "the databases differ: see $WORK/content-1 to 3"
 }

@@ -41,8 +41,8 @@ combination() {
 
     stop "$PID_1" TERM 0
     eventually "PUT" "done" put 2 key second
-    second=$(leader)
-    LED="$LED $1 $(library_of "$second")"
+    successor=$(leader)
+    LED="$LED $1 $(library_of "$successor")"
     use 1 "$1"
     start_demo 1
     eventually ".cluster" "1 voter
@@ -54,7 +54,7 @@ combination() {
     for pid in $PID_1 $PID_2 $PID_3; do
         stop "$pid" TERM 0
     done
-    say "dqlite-demo on $*; led by node 1 ($1), then node $second ($(library_of "$second")): ok"
+    say "dqlite-demo on $*; led by node 1 ($1), then node $successor ($(library_of "$successor")): ok"
 }
 
 for _ in $(seq "${MIXED_ROUNDS:-1}"); do
