@@ -151,8 +151,9 @@ impl Leases {
 }
 
 impl Raft {
-    /// Whether this server leads, accepts entries, and has applied everything that leaders before it committed:
-    /// only then may it execute transactions, on whose state the next entries build (dissertation 6.4, step 1).
+    /// Whether this server leads, accepts entries, and has applied everything that leaders before it
+    /// committed: only then may it execute transactions, on whose state the next entries build (dissertation
+    /// 6.4, step 1).
     pub fn is_ready_to_execute(&self) -> bool {
         self.accepting_leader().is_some_and(|leader| self.applied_index >= leader.term_start)
     }
@@ -289,8 +290,8 @@ impl Raft {
         }
     }
 
-    /// Reads must not wait for servers that turn out not to answer with stamps, or are gone: those that do not
-    /// send stamps can commit a barrier.
+    /// Reads must not wait for servers that turn out not to answer with stamps, or are gone: those that do
+    /// not send stamps can commit a barrier.
     pub(super) fn read_tick(&mut self, out: &mut Outputs) {
         self.confirm_reads(out);
         let Standing::Leader(leader) = &self.standing else { return };

@@ -112,8 +112,8 @@ impl History {
             } else if place < latest.0 {
                 let (late, early) = (&self.records[latest.1], &self.records[number]);
                 return Err(format!(
-                    "not linearizable: {:?} ended before {:?} began at {time}, which did not see it\n  {late:?}\n  \
-                     {early:?}",
+                    "not linearizable: {:?} ended before {:?} began at {time}, which did not see it\n  \
+                     {late:?}\n  {early:?}",
                     late.operation, early.operation
                 ));
             }
