@@ -3,8 +3,8 @@
 //! compared.
 //!
 //! `SIM_SEED=7` runs one seed and writes its trace, one line an event, to `target/tmp/sim-7.txt`.
-//! `SIM_RUNS=1000` runs that many seeds, from `SIM_FIRST` on. `SIM_SECONDS=60` is how long faults last in each
-//! of them, in simulated time.
+//! `SIM_RUNS=1000` runs that many seeds, from `SIM_FIRST` on. `SIM_SECONDS=60` is how long faults last in
+//! each of them, in simulated time.
 
 // A broken run ends the test; that is what a panic is for here.
 #![allow(clippy::unwrap_used)]
