@@ -21,14 +21,6 @@ grep -q "Benchmark done" "$WORK/benchmark.log" || fail "the benchmark did not en
 results=$(find "$WORK/data" -path '*results*' -type f)
 [ -n "$results" ] || fail "no result files"
 for file in $results; do
-    errors=$(sed -n 's/^n_err //p' "$file")
-    count=$(sed -n 's/^n //p' "$file")
-    average=$(sed -n 's/^avg \[ms\] //p' "$file")
-    say "$(basename "$file"): $count requests, $errors errors, average $average ms"
-    # The end of the benchmark may cut off the one request that is under way.
-    expect "errors in $(basename "$file")" \
-        "$(sed '1,/^errors$/d' "$file" | grep -v -e '^$' -e ' context deadline exceeded$' || true)" ""
-    [ "$errors" -le 1 ] || fail "$errors requests were cut off in $(basename "$file")"
-    [ "$count" -gt 0 ] || fail "no request in $(basename "$file")"
+    expect_benchmark_without_errors "$file"
 done
 say "ok"

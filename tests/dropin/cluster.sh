@@ -93,10 +93,6 @@ stop "$third" TERM 0
 results=$(find "$WORK/benchmark" -path '*results*' -type f)
 [ -n "$results" ] || fail "no result files"
 for file in $results; do
-    count=$(sed -n 's/^n //p' "$file")
-    errors=$(sed -n 's/^n_err //p' "$file")
-    say "$(basename "$file"): $count requests, $errors errors, average $(sed -n 's/^avg \[ms\] //p' "$file") ms"
-    expect "errors in $(basename "$file")" "$errors" 0
-    [ "$count" -gt 0 ] || fail "no request in $(basename "$file")"
+    expect_benchmark_without_errors "$file"
 done
 say "ok"

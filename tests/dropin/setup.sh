@@ -163,3 +163,15 @@ expect_library() {
 expect() {
     [ "$2" = "$3" ] || fail "$1 gave \"$2\", expected \"$3\""
 }
+
+# expect_benchmark_without_errors FILE: a result file of dqlite-benchmark. The end of the benchmark may cut off the one
+# request that is under way.
+expect_benchmark_without_errors() {
+    errors=$(sed -n 's/^n_err //p' "$1")
+    count=$(sed -n 's/^n //p' "$1")
+    say "$(basename "$1"): $count requests, $errors errors, average $(sed -n 's/^avg \[ms\] //p' "$1") ms"
+    expect "errors in $(basename "$1")" \
+        "$(sed '1,/^errors$/d' "$1" | grep -v -e '^$' -e ' context deadline exceeded$' || true)" ""
+    [ "$errors" -le 1 ] || fail "$errors requests were cut off in $(basename "$1")"
+    [ "$count" -gt 0 ] || fail "no request in $(basename "$1")"
+}
