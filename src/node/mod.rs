@@ -127,6 +127,12 @@ impl Node {
     pub fn create(id: u64, address: &str, data_dir: &Path) -> Result<Node, Error> {
         let directory = Directory::open(data_dir)?;
         sqlite::initialize()?;
+        if sqlite::threading() == sqlite::Threading::OneAtATime {
+            tracing::warn!(
+                "this process set SQLite to single-thread mode: statements run one at a time; \
+                 go-dqlite regains concurrency with GO_DQLITE_MULTITHREAD=1"
+            );
+        }
         let life = Life {
             settings: Settings::default(),
             connect: Connect::Tcp,

@@ -78,13 +78,6 @@ impl Statement {
         Ok(Prepared { statement: Some(statement), tail_offset })
     }
 
-    /// What `sqlite3_stmt_readonly` says.
-    pub fn readonly(&self) -> bool {
-        let _guard = self.inner.enter();
-        // SAFETY: the statement lives as long as `self`.
-        unsafe { ffi::sqlite3_stmt_readonly(self.raw) != 0 }
-    }
-
     /// Whether running this statement may write to a database: not read-only, or `PRAGMA optimize`, which
     /// claims to be read-only but runs statements that are not.
     pub fn writes(&self) -> bool {
