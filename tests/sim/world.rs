@@ -16,6 +16,7 @@ use dqlite::raft::{
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 mod faults;
+mod recovery;
 
 /// Longest time after the last fault in which everything must be well again.
 const RECOVERY_US: u64 = 60_000_000;
@@ -39,11 +40,14 @@ enum Event {
     Fault,
     Restart { node: usize },
     Blink { node: usize },
+    Deafen { node: usize },
+    Suppose,
     Recover,
     CheckRecovery,
 }
 
 /// A process, its clock, and what it has in memory.
+#[derive(Clone)]
 struct Node {
     raft: Option<Raft>,
     disk: Disk,
@@ -54,6 +58,10 @@ struct Node {
     rate: u64,
     offset_us: u64,
     paused_until: u64,
+    /// Until when its disk has no space for entries and snapshots.
+    full_until: u64,
+    /// It never starts again.
+    gone: bool,
     /// The state machine.
     list: Vec<u64>,
     applied: u64,
@@ -79,6 +87,8 @@ pub struct Summary {
     pub transfers: u64,
     pub installations: u64,
     pub simulated_us: u64,
+    /// How often what happened.
+    pub counts: BTreeMap<&'static str, u64>,
 }
 
 impl Summary {
@@ -92,9 +102,13 @@ impl Summary {
         self.transfers += other.transfers;
         self.installations += other.installations;
         self.simulated_us += other.simulated_us;
+        for (what, count) in &other.counts {
+            *self.counts.entry(what).or_default() += count;
+        }
     }
 }
 
+#[derive(Clone)]
 pub struct World {
     random: Random,
     settings: Settings,
@@ -117,6 +131,7 @@ pub struct World {
     faults_end: u64,
     recovering: bool,
     probe: Option<usize>,
+    read_probe: Option<usize>,
     summary: Summary,
     /// Planted in every server; without the feature it is ignored.
     #[cfg_attr(not(feature = "planted-bugs"), allow(dead_code))]
@@ -166,6 +181,7 @@ impl World {
             faults_end: settings.duration_us,
             recovering: false,
             probe: None,
+            read_probe: None,
             summary: Summary::default(),
             bug,
             failure: None,
@@ -184,7 +200,14 @@ impl World {
         if world.settings.admin_us.1 > 0 {
             world.schedule(world.settings.election_ms * 2000, Event::Admin);
         }
+        world.schedule(world.settings.election_ms * 2000, Event::Suppose);
         world.schedule(world.faults_end, Event::Recover);
+        if world.settings.drift > 0 {
+            world.count("world with clocks that run apart");
+        }
+        if world.settings.plain.iter().any(|plain| *plain) {
+            world.count("world with C servers");
+        }
         world
     }
 
@@ -199,7 +222,9 @@ impl World {
             if self.summary.events > EVENTS_MAX + self.now / 1_000_000 * EVENTS_PER_SECOND_MAX {
                 self.fail("the servers talk without end".into());
             }
-            if !self.recovering || !matches!(event, Event::Fault | Event::Admin) {
+            if !self.recovering
+                || !matches!(event, Event::Fault | Event::Admin | Event::Deafen { .. } | Event::Suppose)
+            {
                 self.happen(event);
             }
         }
@@ -220,6 +245,10 @@ impl World {
     fn note(&mut self, what: String) {
         let time = self.now as f64 / 1000.0;
         self.trace.get_or_insert_default().push(format!("{time:>12.3} ms  {what}"));
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.summary.counts.entry(what).or_default() += 1;
     }
 
     fn fail(&mut self, why: String) {
@@ -285,7 +314,10 @@ impl World {
                 }
             }
             Event::SnapshotWritten { node, life, point, list } => {
-                if alive(self, node, life) {
+                if alive(self, node, life) && (self.is_full(node) || self.random.permille(20)) {
+                    self.count("snapshot not written");
+                    self.step(node, Input::SnapshotFailed { index: point.index });
+                } else if alive(self, node, life) {
                     let index = point.index;
                     let trailing = self.settings.trailing;
                     self.nodes[node].disk.store_snapshot(point, list, trailing);
@@ -303,11 +335,13 @@ impl World {
             Event::Admin => self.admin(),
             Event::Fault => self.fault(),
             Event::Restart { node } => {
-                if self.nodes[node].raft.is_none() {
+                if self.nodes[node].raft.is_none() && !self.nodes[node].gone {
                     self.boot(node);
                 }
             }
             Event::Blink { node } => self.blink(node),
+            Event::Deafen { node } => self.deafen(node),
+            Event::Suppose => self.suppose(),
             Event::Recover => self.recover(),
             Event::CheckRecovery => self.check_recovery(),
         }
@@ -465,8 +499,17 @@ impl World {
     }
 
     fn synced(&mut self, node: usize) {
-        for done in self.nodes[node].disk.finish_sync() {
+        let full = self.is_full(node);
+        for done in self.nodes[node].disk.finish_sync(full) {
             match done {
+                Done::NoSpace => {
+                    self.count("server fenced by a full disk");
+                    return self.fail_disk(node);
+                }
+                Done::NotInstalled(index) => {
+                    self.count("snapshot not installed");
+                    self.step(node, Input::SnapshotInstalled { index, ok: false });
+                }
                 Done::Persisted(seq) => {
                     self.nodes[node].durable = seq;
                     let held = std::mem::take(&mut self.nodes[node].held);
@@ -492,6 +535,15 @@ impl World {
         self.start_sync(node);
     }
 
+    /// Neither crashed nor paused.
+    fn is_running(&self, node: usize) -> bool {
+        self.nodes[node].raft.is_some() && self.nodes[node].paused_until <= self.now
+    }
+
+    fn is_full(&self, node: usize) -> bool {
+        self.nodes[node].full_until > self.now
+    }
+
     // ---- network ----
 
     fn send(&mut self, from: usize, to: usize, message: Message) {
@@ -502,6 +554,7 @@ impl World {
         let snapshot = matches!(message, Message::InstallSnapshot(_));
         let lost = self.blocked[from][to] > self.now || self.random.permille(self.settings.loss);
         if lost && !self.recovering {
+            self.count("message lost");
             // A stream that loses something breaks, and one end may notice.
             if snapshot || self.random.permille(500) {
                 let life = self.nodes[from].life;
@@ -511,6 +564,9 @@ impl World {
             return;
         }
         let copies = if self.random.permille(self.settings.duplication) { 2 } else { 1 };
+        if copies == 2 {
+            self.count("message duplicated");
+        }
         for _ in 0..copies {
             let (low, high) = self.settings.delay_us;
             let mut delay = self.random.between(low, high);
@@ -519,8 +575,9 @@ impl World {
                 Message::RequestVote(request) => request.disrupt_leader,
                 _ => false,
             };
-            if self.random.permille(if dangerous { 200 } else { 4 }) {
+            if self.random.permille(if dangerous { 200 } else { self.settings.late }) {
                 // Somewhere, it lay in a queue.
+                self.count("message late");
                 delay += self.random.between(0, self.settings.election_ms * 4000);
             }
             self.schedule(delay, Event::Deliver { from, to, message: message.clone() });
@@ -558,6 +615,9 @@ impl World {
 
     /// Tells those who follow `leader` that its connection ended.
     fn end_connections(&mut self, leader: usize) {
+        if self.nodes[leader].raft.is_some() && self.nodes[leader].state == State::Leader {
+            self.count("connections of a living leader lost");
+        }
         for node in 0..self.nodes.len() {
             if node != leader && self.blocked[leader][node] <= self.now {
                 let delay = self.random.between(50, 3000);
@@ -609,7 +669,12 @@ impl World {
             Operation::Append { value } => {
                 trace!(self, "client {client} asks server {} to append {value} ({number})", node + 1);
                 self.nodes[node].asked.insert(token, number);
-                let commands = vec![Bytes::copy_from_slice(&value.to_le_bytes())];
+                let mut commands = vec![Bytes::copy_from_slice(&value.to_le_bytes())];
+                if self.random.permille(300) {
+                    // Others come along, which mean nothing to the state machine.
+                    let more = self.random.between(1, 4) as usize;
+                    commands.resize(1 + more, Bytes::from_static(&[0; 16]));
+                }
                 self.step(node, Input::Propose { token, commands });
             }
             Operation::Read => {
@@ -621,6 +686,7 @@ impl World {
                 if leased && status.applied_index == status.commit_index && self.random.permille(500) {
                     let length = server.list.len() as u64;
                     trace!(self, "server {} answers by its lease", node + 1);
+                    self.count("read by lease at once");
                     self.end(number, Outcome::Saw(length));
                     return;
                 }
@@ -655,11 +721,9 @@ impl World {
         let delay = self.random.between(low, high);
         self.schedule(delay, Event::Admin);
         let node = self.leader_hint;
-        let Some(raft) = &self.nodes[node].raft else { return };
+        let Some(raft) = self.nodes[node].raft.as_ref().filter(|_| self.is_running(node)) else { return };
         let configuration = raft.status().configuration.clone();
         let any = self.random.between(0, self.nodes.len() as u64 - 1) as usize;
-        let token = Token(self.next_token);
-        self.next_token += 1;
         let id = id_of(any);
         let change = match configuration.get(id) {
             None => Some(Change::Add { id, address: address_of(any) }),
@@ -678,18 +742,25 @@ impl World {
         match change {
             Some(change) => {
                 self.summary.changes += 1;
+                let token = Token(self.next_token);
+                self.next_token += 1;
                 self.step(node, Input::Change { token, change });
             }
             None => {
-                self.summary.transfers += 1;
-                let to = self.random.permille(700).then_some(id);
-                self.step(node, Input::Transfer { token, to });
+                let to = self.random.permille(700).then_some(any);
+                self.transfer(node, to);
             }
         }
     }
 
     fn boot(&mut self, node: usize) {
         trace!(self, "server {} starts", node + 1);
+        let leased = |n: &Node| {
+            n.raft.as_ref().and_then(Raft::lease_until).is_some_and(|until| n.local_time(self.now) < until)
+        };
+        if self.nodes.iter().any(leased) {
+            self.count("restart while another has a lease");
+        }
         let seed = self.random.draw();
         #[allow(unused_mut)]
         let mut raft = Raft::new(self.settings.options(node), seed);
@@ -735,6 +806,8 @@ impl Node {
             rate: 1_000_000 - drift + random.between(0, 2 * drift),
             offset_us: random.between(0, 1_000_000_000),
             paused_until: 0,
+            full_until: 0,
+            gone: false,
             list: Vec::new(),
             applied: 0,
             configuration: Configuration::default(),
