@@ -35,6 +35,8 @@ pub struct Settings {
     pub drift: u64,
     /// A world made to break leases: quick, with clocks far apart, and all faults aimed at the leader.
     pub coups: bool,
+    /// How many of these faults in a thousand are transfers of the leadership.
+    pub transfers: u64,
 }
 
 impl Settings {
@@ -70,14 +72,16 @@ impl Settings {
             appends: 550,
             drift: random.one_of(&[0, 1000, 50_000]),
             coups: false,
+            transfers: 0,
         }
     }
 
     fn with_coups(random: &mut Random, seconds: u64) -> Settings {
+        let mixed = random.permille(400);
         Settings {
             nodes: 3,
             together: true,
-            plain: vec![false; 3],
+            plain: (0..3).map(|_| mixed && random.permille(500)).collect(),
             election_ms: 1000,
             heartbeat_ms: 100,
             threshold: 1000,
@@ -95,6 +99,7 @@ impl Settings {
             appends: random.one_of(&[10, 300]),
             drift: 50_000,
             coups: true,
+            transfers: random.one_of(&[200, 200, 700]),
         }
     }
 

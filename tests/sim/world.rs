@@ -4,17 +4,17 @@
 use crate::check::{Checker, value_of};
 use crate::describe::{as_plain, describe, describe_message};
 use crate::disk::{Disk, Done, Request};
-use crate::history::{History, Operation, Outcome};
+use crate::history::History;
 use crate::random::Random;
 use crate::settings::{Settings, address_of, id_of, node_of};
-use bytes::Bytes;
 use dqlite::raft::message::InstallSnapshot;
 use dqlite::raft::{
-    Bug, Change, Configuration, Entry, EntryKind, Index, Input, Message, Output, Outputs, Peer, Raft,
-    Refusal, Role, Seq, Server, SnapshotPoint, State, Term, Time, Token,
+    Bug, Configuration, Entry, EntryKind, Index, Input, Message, Output, Outputs, Peer, Raft, Role, Seq,
+    Server, SnapshotPoint, State, Term, Time, Token,
 };
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
+mod clients;
 mod faults;
 mod recovery;
 
@@ -40,8 +40,7 @@ enum Event {
     Fault,
     Restart { node: usize },
     Blink { node: usize },
-    Deafen { node: usize },
-    Suppose,
+    Suppose { again: bool },
     Recover,
     CheckRecovery,
 }
@@ -65,6 +64,8 @@ struct Node {
     full_until: u64,
     /// It never starts again.
     gone: bool,
+    /// It hears nothing any more.
+    deaf: bool,
     /// The state machine.
     list: Vec<u64>,
     applied: u64,
@@ -124,6 +125,8 @@ pub struct World {
     nodes: Vec<Node>,
     /// Until when nothing gets from one server to another.
     blocked: Vec<Vec<u64>>,
+    /// Until when messages take so much longer.
+    lags: Vec<Vec<(u64, u64)>>,
     checker: Checker,
     history: History,
     next_value: u64,
@@ -135,6 +138,8 @@ pub struct World {
     recovering: bool,
     probe: Option<usize>,
     read_probe: Option<usize>,
+    /// In which term somebody leads, and since when.
+    steady: (Option<Term>, u64),
     summary: Summary,
     /// Planted in every server; without the feature it is ignored.
     #[cfg_attr(not(feature = "planted-bugs"), allow(dead_code))]
@@ -175,6 +180,7 @@ impl World {
             free: Vec::new(),
             nodes,
             blocked: vec![vec![0; settings.nodes]; settings.nodes],
+            lags: vec![vec![(0, 0); settings.nodes]; settings.nodes],
             checker: Checker::new(&bootstrap),
             history: History::default(),
             next_value: 1,
@@ -185,6 +191,7 @@ impl World {
             recovering: false,
             probe: None,
             read_probe: None,
+            steady: (None, 0),
             summary: Summary::default(),
             bug,
             failure: None,
@@ -203,7 +210,7 @@ impl World {
         if world.settings.admin_us.1 > 0 {
             world.schedule(world.settings.election_ms * 2000, Event::Admin);
         }
-        world.schedule(world.settings.election_ms * 2000, Event::Suppose);
+        world.schedule(world.settings.election_ms * 2000, Event::Suppose { again: true });
         world.schedule(world.faults_end, Event::Recover);
         if world.settings.drift > 0 {
             world.count("world with clocks that run apart");
@@ -225,9 +232,7 @@ impl World {
             if self.summary.events > EVENTS_MAX + self.now / 1_000_000 * EVENTS_PER_SECOND_MAX {
                 self.fail("the servers talk without end".into());
             }
-            if !self.recovering
-                || !matches!(event, Event::Fault | Event::Admin | Event::Deafen { .. } | Event::Suppose)
-            {
+            if !self.recovering || !matches!(event, Event::Fault | Event::Admin | Event::Suppose { .. }) {
                 self.happen(event);
             }
         }
@@ -281,6 +286,11 @@ impl World {
 
     fn mix(&mut self, value: u64) {
         self.summary.hash = (self.summary.hash ^ value).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
+    }
+
+    fn token(&mut self) -> Token {
+        self.next_token += 1;
+        Token(self.next_token)
     }
 
     // ---- events ----
@@ -343,8 +353,7 @@ impl World {
                 }
             }
             Event::Blink { node } => self.blink(node),
-            Event::Deafen { node } => self.deafen(node),
-            Event::Suppose => self.suppose(),
+            Event::Suppose { again } => self.suppose(again),
             Event::Recover => self.recover(),
             Event::CheckRecovery => self.check_recovery(),
         }
@@ -586,6 +595,11 @@ impl World {
         for _ in 0..copies {
             let (low, high) = self.settings.delay_us;
             let mut delay = self.random.between(low, high);
+            let (until, lag) = self.lags[from][to];
+            if until > self.now {
+                self.count("message behind a long queue");
+                delay += lag;
+            }
             let dangerous = match &message {
                 Message::TimeoutNow(_) => true,
                 Message::RequestVote(request) => request.disrupt_leader,
@@ -608,8 +622,17 @@ impl World {
             let line = describe_message(&message);
             trace!(self, "server {} receives from {}: {line}", to + 1, from + 1);
         }
-        let from = Peer { id: id_of(from), address: address_of(from) };
-        self.step(to, Input::Receive { from, message });
+        let result = matches!(message, Message::AppendEntriesResult(_));
+        let campaigns = matches!(message, Message::TimeoutNow(_));
+        let peer = Peer { id: id_of(from), address: address_of(from) };
+        self.step(to, Input::Receive { from: peer, message });
+        if campaigns && !self.recovering && self.random.permille(500) {
+            self.obstruct(to);
+        }
+        if let (true, Some(raft)) = (result, &self.nodes[to].raft) {
+            let verdict = self.checker.matched(raft, id_of(from), &self.nodes[from].disk);
+            self.judge(verdict);
+        }
     }
 
     fn send_snapshot(&mut self, from: usize, to: usize, term: Term, index: Index) -> bool {
@@ -638,133 +661,6 @@ impl World {
             if node != leader && self.blocked[leader][node] <= self.now {
                 let delay = self.random.between(50, 3000);
                 self.schedule(delay, Event::ConnectionLost { node, leader });
-            }
-        }
-    }
-
-    // ---- clients ----
-
-    fn client(&mut self, client: usize) {
-        if self.recovering {
-            return;
-        }
-        let operation = if self.random.permille(self.settings.appends) {
-            self.next_value += 1;
-            Operation::Append { value: self.next_value }
-        } else {
-            Operation::Read
-        };
-        let node = if self.random.permille(800) {
-            self.leader_hint
-        } else {
-            self.random.between(0, self.nodes.len() as u64 - 1) as usize
-        };
-        let number = self.history.invoke(self.now, operation);
-        self.waits[client] = Some(number);
-        let delay = self.random.between(0, 500);
-        self.schedule(delay, Event::Ask { client, number, node });
-        let patience = self.random.between(self.settings.election_ms * 500, self.settings.election_ms * 8000);
-        self.schedule(patience, Event::GiveUp { client, number });
-    }
-
-    fn client_is_free(&mut self, client: usize) {
-        self.waits[client] = None;
-        let (low, high) = self.settings.think_us;
-        let delay = self.random.between(low, high.max(low));
-        self.schedule(delay, Event::Client { client });
-    }
-
-    fn ask(&mut self, client: usize, number: usize, node: usize) {
-        if self.nodes[node].raft.is_none() {
-            self.end(number, Outcome::Refused);
-            return;
-        }
-        let token = Token(self.next_token);
-        self.next_token += 1;
-        match self.history.operation(number) {
-            Operation::Append { value } => {
-                trace!(self, "client {client} asks server {} to append {value} ({number})", node + 1);
-                self.nodes[node].asked.insert(token, number);
-                let mut commands = vec![Bytes::copy_from_slice(&value.to_le_bytes())];
-                if self.random.permille(300) {
-                    // Others come along, which mean nothing to the state machine.
-                    let more = self.random.between(1, 4) as usize;
-                    commands.resize(1 + more, Bytes::from_static(&[0; 16]));
-                }
-                self.step(node, Input::Propose { token, commands });
-            }
-            Operation::Read => {
-                trace!(self, "client {client} asks server {} to read ({number})", node + 1);
-                let server = &self.nodes[node];
-                let raft = server.raft.as_ref().unwrap();
-                let status = raft.status();
-                let leased = raft.lease_until().is_some_and(|until| self.local_time(node) < until);
-                if leased && status.applied_index == status.commit_index && self.random.permille(500) {
-                    let length = server.list.len() as u64;
-                    trace!(self, "server {} answers by its lease", node + 1);
-                    self.count("read by lease at once");
-                    self.end(number, Outcome::Saw(length));
-                    return;
-                }
-                self.nodes[node].asked.insert(token, number);
-                self.step(node, Input::Read { token });
-            }
-        }
-    }
-
-    fn complete(&mut self, node: usize, token: Token, result: Result<Index, Refusal>) {
-        let Some(number) = self.nodes[node].asked.remove(&token) else { return };
-        let length = self.nodes[node].list.len() as u64;
-        let outcome = match (self.history.operation(number), result) {
-            (Operation::Append { .. }, Ok(_)) => Outcome::Appended,
-            (Operation::Read, Ok(_)) => Outcome::Saw(length),
-            (_, Err(Refusal::NotLeader)) => Outcome::Refused,
-            (_, Err(_)) => Outcome::Unknown,
-        };
-        self.end(number, outcome);
-    }
-
-    fn end(&mut self, number: usize, outcome: Outcome) {
-        trace!(self, "operation {number}: {outcome:?}");
-        self.history.end(self.now, number, outcome);
-        if let Some(client) = self.waits.iter().position(|waits| *waits == Some(number)) {
-            self.client_is_free(client);
-        }
-    }
-
-    fn admin(&mut self) {
-        let (low, high) = self.settings.admin_us;
-        let delay = self.random.between(low, high);
-        self.schedule(delay, Event::Admin);
-        let node = self.leader_hint;
-        let Some(raft) = self.nodes[node].raft.as_ref().filter(|_| self.is_running(node)) else { return };
-        let configuration = raft.status().configuration.clone();
-        let any = self.random.between(0, self.nodes.len() as u64 - 1) as usize;
-        let id = id_of(any);
-        let change = match configuration.get(id) {
-            None => Some(Change::Add { id, address: address_of(any) }),
-            Some(_) if self.random.permille(200) => None,
-            Some(_) if self.random.permille(150) => Some(Change::Remove { id }),
-            Some(server) => {
-                let role = match server.role {
-                    Role::Spare => self.random.one_of(&[Role::Voter, Role::Voter, Role::Standby]),
-                    Role::Standby => self.random.one_of(&[Role::Voter, Role::Voter, Role::Spare]),
-                    Role::Voter => self.random.one_of(&[Role::Standby, Role::Spare]),
-                };
-                Some(Change::Assign { id, role })
-            }
-        };
-        trace!(self, "admin asks server {} for {change:?} (transfer to {id} if none)", node + 1);
-        match change {
-            Some(change) => {
-                self.summary.changes += 1;
-                let token = Token(self.next_token);
-                self.next_token += 1;
-                self.step(node, Input::Change { token, change });
-            }
-            None => {
-                let to = self.random.permille(700).then_some(any);
-                self.transfer(node, to);
             }
         }
     }
@@ -827,6 +723,7 @@ impl Node {
             paused_until: 0,
             full_until: 0,
             gone: false,
+            deaf: false,
             list: Vec::new(),
             applied: 0,
             configuration: Configuration::default(),
@@ -835,6 +732,10 @@ impl Node {
             asked: BTreeMap::new(),
             state: State::Follower,
         }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.gone || self.deaf
     }
 
     fn local_time(&self, now: u64) -> Time {

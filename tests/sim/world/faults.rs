@@ -1,8 +1,9 @@
 //! What goes wrong in the world.
 
 use super::{Event, Request, World, trace};
+use crate::history::Operation;
 use crate::settings::id_of;
-use dqlite::raft::{Input, State, Token};
+use dqlite::raft::{Input, State};
 
 impl World {
     pub(super) fn fault(&mut self) {
@@ -18,7 +19,7 @@ impl World {
         let node = if self.random.permille(400) { self.leader_hint } else { any };
         let election_us = self.settings.election_ms * 1000;
         let length = self.random.between(election_us / 20, 4 * election_us);
-        match self.random.between(0, 12) {
+        match self.random.between(0, 14) {
             0..=2 => self.crash(node),
             3 => {
                 let leads = self.nodes[node].state == State::Leader;
@@ -35,12 +36,29 @@ impl World {
                 trace!(self, "the disk of server {} is full for {length} us", node + 1);
                 self.nodes[node].full_until = self.now + length;
             }
+            12 | 13 => {
+                let lag = self.random.between(election_us / 4, 4 * election_us);
+                let (all, other) = (self.nodes.len(), any + (any == node) as usize);
+                let other = other % all;
+                trace!(
+                    self,
+                    "from server {} to {} all takes {lag} us more for {length} us",
+                    other + 1,
+                    node + 1
+                );
+                self.count("long queue between two servers");
+                self.lags[other][node] = (self.now + length, lag);
+            }
             _ => {
                 if self.is_running(node) && self.nodes[node].disk.queue.iter().all(|r| r.seq().is_some()) {
                     self.fail_disk(node);
                 }
             }
         }
+    }
+
+    fn block(&mut self, from: usize, to: usize, until: u64) {
+        self.blocked[from][to] = self.blocked[from][to].max(until);
     }
 
     /// Blocks the network, wholly or in part.
@@ -70,6 +88,9 @@ impl World {
         if kind == 0 && what {
             self.end_connections(node);
         }
+        if matches!(kind, 0 | 5) && leads && self.random.permille(500) {
+            self.write_on(node);
+        }
         for from in 0..all {
             for to in 0..all {
                 let cut = match kind {
@@ -81,48 +102,67 @@ impl World {
                     _ => side[from] != side[to],
                 };
                 if cut {
-                    self.blocked[from][to] = until;
+                    self.block(from, to, until);
                 }
             }
         }
     }
 
-    /// Asks a leader to hand over. The target may hear that and nothing more for a while.
-    pub(super) fn transfer(&mut self, node: usize, to: Option<usize>) {
-        self.summary.transfers += 1;
-        let token = Token(self.next_token);
-        self.next_token += 1;
-        self.step(node, Input::Transfer { token, to: to.map(id_of) });
-        if let Some(target) = to
-            && self.random.permille(300)
-        {
-            let delay = self.random.between(0, 2 * self.settings.delay_us.1);
-            self.schedule(delay, Event::Deafen { node: target });
+    /// Clients of a leader go on writing while others may elect another one: logs grow apart. Could any
+    /// majority go on from there?
+    fn write_on(&mut self, node: usize) {
+        let election_us = self.settings.election_ms * 1000;
+        for _ in 0..self.random.between(1, 50) {
+            self.next_value += 1;
+            let number = self.history.invoke(self.now, Operation::Append { value: self.next_value });
+            let delay = self.random.between(0, election_us);
+            self.schedule(delay, Event::Ask { client: usize::MAX, number, node });
         }
+        let delay = self.random.between(election_us / 4, 4 * election_us);
+        self.schedule(delay, Event::Suppose { again: false });
     }
 
-    pub(super) fn deafen(&mut self, node: usize) {
+    /// A server that was asked to campaign hears nothing for a while, or is cut off, and longer from one of the
+    /// others.
+    pub(super) fn obstruct(&mut self, candidate: usize) {
         let election_us = self.settings.election_ms * 1000;
-        let length = self.random.between(election_us / 4, 4 * election_us);
-        trace!(self, "server {} cannot receive for {length} us", node + 1);
-        self.count("target of a transfer cannot receive");
-        for row in &mut self.blocked {
-            row[node] = self.now + length;
+        let length = self.random.between(election_us / 4, 3 * election_us);
+        let longer = self.random.between(length, length + 4 * election_us);
+        let (deaf, all) = (self.random.permille(500), self.nodes.len());
+        let one = (candidate + self.random.between(1, all as u64 - 1) as usize) % all;
+        trace!(
+            self,
+            "server {} is cut off (deaf: {deaf}) for {length} us, {longer} us from {}",
+            candidate + 1,
+            one + 1
+        );
+        self.count("target of a transfer out of reach");
+        if self.random.permille(300) {
+            let delay = self.random.between(0, 2 * election_us);
+            self.schedule(delay, Event::Suppose { again: false });
         }
+        for other in 0..all {
+            self.block(other, candidate, self.now + length);
+            self.block(candidate, other, if deaf { 0 } else { self.now + length });
+        }
+        self.block(one, candidate, self.now + longer);
+        self.block(candidate, one, self.now + longer);
     }
 
     /// Followers lose the leader, for real or not, and restart while its lease may be running.
     fn coup(&mut self) {
         let (leader, length) = (self.leader_hint, self.random.between(10_000, 600_000));
         let other = (leader + self.random.between(1, 2) as usize) % self.nodes.len();
-        if self.random.permille(250) && self.is_running(leader) {
-            return self.transfer(leader, Some(other));
+        if self.random.permille(self.settings.transfers) && self.is_running(leader) {
+            let token = self.token();
+            self.summary.transfers += 1;
+            return self.step(leader, Input::Transfer { token, to: Some(id_of(other)) });
         }
         let all = self.random.permille(500);
         trace!(self, "server {} loses {} (all: {all}) for {length} us", leader + 1, other + 1);
         for node in (0..self.nodes.len()).filter(|node| *node != leader && (all || *node == other)) {
-            self.blocked[node][leader] = self.now + length;
-            self.blocked[leader][node] = self.now + length;
+            self.block(node, leader, self.now + length);
+            self.block(leader, node, self.now + length);
             let delay = self.random.between(50, 3000);
             self.schedule(delay, Event::ConnectionLost { node, leader });
         }

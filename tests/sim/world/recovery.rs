@@ -1,19 +1,24 @@
 //! How everything must be well again when nothing more goes wrong: at the end of a run with all servers, and at
 //! moments in between with a majority of them.
 
-use super::{Event, RECOVERY_US, World, trace};
+use super::{Event, Node, RECOVERY_US, World, trace};
 use crate::history::{Operation, Outcome};
 use crate::random::Random;
 use crate::settings::{id_of, node_of};
 use dqlite::raft::{Configuration, EntryKind, Raft, Role, State, Status};
 use std::fmt::Write;
 
+/// How long a leadership must last.
+const STEADY_ELECTION_TIMEOUTS: u64 = 5;
+
 impl World {
-    /// What if nothing more went wrong from now on, but some servers never came back? As long as a majority is
-    /// left, it must get along. The world itself goes on as if nobody had asked.
-    pub(super) fn suppose(&mut self) {
-        let delay = self.random.between(1, self.settings.duration_us / 4);
-        self.schedule(delay, Event::Suppose);
+    /// What if nothing more went wrong from now on, but some servers never came back, or never heard anything
+    /// again? As long as a majority is left, it must get along. The world itself goes on as if nobody had asked.
+    pub(super) fn suppose(&mut self, again: bool) {
+        if again {
+            let delay = self.random.between(1, self.settings.duration_us / 4);
+            self.schedule(delay, Event::Suppose { again });
+        }
         self.count("what if the faults ended here");
         let mut branch = self.clone();
         branch.random = Random::new(self.random.draw());
@@ -28,14 +33,17 @@ impl World {
             Ok(summary) => self.mix(summary.hash),
             Err(why) => {
                 self.trace = branch.trace;
-                let gone: Vec<usize> = (0..branch.nodes.len()).filter(|n| branch.nodes[*n].gone).collect();
-                let gone: Vec<usize> = gone.iter().map(|node| node + 1).collect();
-                self.failure.get_or_insert(format!("if servers {gone:?} were gone and all else well: {why}"));
+                let which = |lost: fn(&Node) -> bool| -> Vec<usize> {
+                    (0..branch.nodes.len()).filter(|n| lost(&branch.nodes[*n])).map(|n| n + 1).collect()
+                };
+                let (gone, deaf) = (which(|node| node.gone), which(|node| node.deaf));
+                self.failure.get_or_insert(format!("if {gone:?} were gone and {deaf:?} deaf: {why}"));
             }
         }
     }
 
-    /// Takes servers away for good, but no majority of any configuration.
+    /// Takes servers away for good, but no majority of any configuration. C servers are not made deaf: they
+    /// disrupt others for ever when a leader has asked them to campaign.
     fn lose_a_minority(&mut self) {
         let known: Vec<Configuration> =
             (0..self.nodes.len()).flat_map(|node| self.configurations_of(node)).collect();
@@ -46,12 +54,17 @@ impl World {
                 continue;
             }
             self.nodes[node].gone = true;
-            let left = |id| !self.nodes[node_of(id)].gone;
+            let left = |id| !self.nodes[node_of(id)].is_lost();
             let majority = |known: &Configuration| {
                 known.voters().filter(|voter| left(voter.id)).count() >= known.quorum()
             };
             if !known.iter().all(majority) {
                 self.nodes[node].gone = false;
+                continue;
+            }
+            if self.random.permille(500) && !self.settings.plain[node] {
+                trace!(self, "server {} hears nothing any more", node + 1);
+                (self.nodes[node].gone, self.nodes[node].deaf) = (false, true);
                 continue;
             }
             trace!(self, "server {} is gone for good", node + 1);
@@ -73,10 +86,14 @@ impl World {
     pub(super) fn recover(&mut self) {
         trace!(self, "no more faults");
         self.recovering = true;
-        for row in &mut self.blocked {
-            row.fill(0);
+        for (blocked, lags) in self.blocked.iter_mut().zip(&mut self.lags) {
+            blocked.fill(0);
+            lags.fill((0, 0));
         }
         for node in 0..self.nodes.len() {
+            if self.nodes[node].deaf {
+                self.blocked.iter_mut().for_each(|row| row[node] = u64::MAX);
+            }
             self.nodes[node].paused_until = 0;
             self.nodes[node].full_until = 0;
             if self.nodes[node].raft.is_none() && !self.nodes[node].gone {
@@ -91,7 +108,15 @@ impl World {
     pub(super) fn check_recovery(&mut self) {
         let appended = self.probe_ended(self.probe, |outcome| outcome == Outcome::Appended);
         let converged = appended && self.has_converged();
-        if converged && self.probe_ended(self.read_probe, |outcome| matches!(outcome, Outcome::Saw(_))) {
+        let term = self.leader().map(|(_, status)| status.term);
+        if term != self.steady.0 {
+            self.steady = (term, self.now);
+        }
+        // Whoever hears nothing must not end one leadership after the other.
+        let steady_us = if self.nodes.iter().any(|node| node.deaf) { STEADY_ELECTION_TIMEOUTS } else { 0 };
+        let steady = self.now - self.steady.1 >= steady_us * self.settings.election_ms * 1000;
+        let has_read = self.probe_ended(self.read_probe, |outcome| matches!(outcome, Outcome::Saw(_)));
+        if converged && has_read && steady {
             self.events.clear();
             return;
         }
@@ -100,7 +125,11 @@ impl World {
             for node in &self.nodes {
                 write!(states, "\n  {:?}", node.raft.as_ref().map(Raft::status)).unwrap();
             }
-            let what = if converged { "reads again" } else { "recovery" };
+            let what = match (converged, has_read) {
+                (true, true) => "lasting leadership",
+                (true, false) => "reads",
+                _ => "recovery",
+            };
             self.fail(format!("no {what} after the last fault{states}"));
             return;
         }
@@ -125,17 +154,19 @@ impl World {
         probe.and_then(|number| self.history.outcome(number)).is_some_and(wanted)
     }
 
-    /// Who leads in the highest term.
+    /// Who leads in the highest term, of those who are left.
     fn leader(&self) -> Option<(usize, Status<'_>)> {
         let status = |node: usize| self.nodes[node].raft.as_ref().map(Raft::status);
-        let all = (0..self.nodes.len()).filter_map(|node| Some((node, status(node)?)));
+        let left = (0..self.nodes.len()).filter(|node| !self.nodes[*node].is_lost());
+        let all = left.filter_map(|node| Some((node, status(node)?)));
         all.filter(|(_, status)| status.state == State::Leader).max_by_key(|(_, status)| status.term)
     }
 
     fn has_converged(&self) -> bool {
         let Some((node, leader)) = self.leader() else { return false };
         let members = leader.configuration.servers.iter().filter(|server| server.role != Role::Spare);
-        let mut members = members.map(|server| &self.nodes[node_of(server.id)]).filter(|node| !node.gone);
+        let mut members =
+            members.map(|server| &self.nodes[node_of(server.id)]).filter(|node| !node.is_lost());
         leader.configuration.is_voter(id_of(node))
             && members.all(|node| {
                 let status = node.raft.as_ref().map(Raft::status);
