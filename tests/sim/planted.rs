@@ -1,7 +1,8 @@
 //! Every known defect must be found: proof that the simulator looks where it has to.
 //!
-//! `cargo test --features planted-bugs --test sim`; `SIM_BUG=VoteTwice,HalfIsQuorum` tries these only,
-//! `SIM_BUG_SEEDS=1000` that many seeds.
+//! `cargo test --config tests/sim/optimised.toml --features planted-bugs --test sim`;
+//! `SIM_BUG=VoteTwice,HalfIsQuorum` tries these only, `SIM_BUG_SEEDS=1000` that many seeds, and
+//! `SIM_BUG=VoteTwice SIM_SEED=7` traces that seed.
 
 use crate::world::{Summary, World};
 use crate::{in_parallel, number, run, write_trace};

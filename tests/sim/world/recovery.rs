@@ -62,7 +62,9 @@ impl World {
                 self.nodes[node].gone = false;
                 continue;
             }
-            if self.random.permille(500) && !self.settings.plain[node] {
+            // A server that can be promoted and hears nothing would become a voter for nothing.
+            let votes = known.iter().all(|configuration| configuration.is_voter(id_of(node)));
+            if self.random.permille(500) && votes && !self.settings.plain[node] {
                 trace!(self, "server {} hears nothing any more", node + 1);
                 (self.nodes[node].gone, self.nodes[node].deaf) = (false, true);
                 continue;
