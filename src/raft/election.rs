@@ -43,6 +43,8 @@ pub struct Follower {
     pub leader: Option<Peer>,
     /// The leader's connection has ended, and nothing came on another one since.
     pub connection_lost: bool,
+    /// The leader hands over to this server, whose disk is not there yet.
+    handover: Option<TimeoutNow>,
 }
 
 /// State of a candidate.
@@ -266,7 +268,7 @@ impl Raft {
     /// answers anybody.
     pub(super) fn become_follower(&mut self, leader: Option<Peer>, out: &mut Outputs) {
         let was_follower = matches!(self.standing, Standing::Follower(_));
-        let follower = Standing::Follower(Follower { leader, connection_lost: false });
+        let follower = Standing::Follower(Follower { leader, ..Follower::default() });
         let before = std::mem::replace(&mut self.standing, follower);
         if !was_follower {
             self.draw_timer();
@@ -423,19 +425,32 @@ impl Raft {
         }
     }
 
-    /// The leader hands over (dissertation 3.10), if this server holds exactly its log.
-    pub(super) fn receive_timeout_now(&mut self, from: &Peer, message: &TimeoutNow, out: &mut Outputs) {
-        let Standing::Follower(follower) = &self.standing else { return };
+    /// The leader hands over (dissertation 3.10).
+    pub(super) fn receive_timeout_now(&mut self, from: &Peer, message: TimeoutNow, out: &mut Outputs) {
+        let Standing::Follower(follower) = &mut self.standing else { return };
         let from_leader = follower.leader.as_ref().is_some_and(|leader| leader.id == from.id);
-        let last_index = self.log.last_index();
-        let same_log = message.last_index == last_index && message.last_term == self.log.last_term();
-        let durable = self.persistence.persisted_index() == last_index;
-        let voter = self.configurations.current().is_voter(self.options.id);
         // A leader is known in the current term only, so a message of another term is not from it.
-        if !from_leader || message.term != self.term || !same_log || !durable || !voter {
+        if from_leader && message.term == self.term {
+            follower.handover = Some(message);
+            self.take_over(out);
+        }
+    }
+
+    /// Campaigns if the leader hands over and this server holds exactly its log. C up to 1.11 asks as soon as
+    /// it has sent everything, and accepts no writes until it is answered or an election timeout has passed:
+    /// so what is on its way to the disk is waited for.
+    pub(super) fn take_over(&mut self, out: &mut Outputs) {
+        let last_index = self.log.last_index();
+        let durable = self.persistence.persisted_index() == last_index;
+        let Standing::Follower(follower) = &mut self.standing else { return };
+        let Some(TimeoutNow { last_index: index, last_term, .. }) = follower.handover else { return };
+        let same_log = index == last_index && last_term == self.log.last_term();
+        if same_log && !durable {
             return;
         }
-        if self.installation.is_none() && self.term < TERM_MAX {
+        follower.handover = None;
+        let voter = self.configurations.current().is_voter(self.options.id);
+        if same_log && voter && self.installation.is_none() && self.term < TERM_MAX {
             self.campaign(Phase::Vote, true, 0, out);
         }
     }

@@ -13,6 +13,7 @@ new one by asking all nodes at once. It gives a request up after ANSWER_S, the n
 Prints a table, and whether our library keeps the limits below. Exit code 1 if it does not, or if a write was lost.
 """
 
+import collections
 import contextlib
 import fnmatch
 import math
@@ -48,7 +49,13 @@ class Case:
         waits = event == "pause" or (event == "kill" and libraries.count(C) > (libraries[0] == C))
         self.slow = setting == "default" and waits
         self.times_ms = []
-        self.refused = self.failed = 0
+        self.errors = collections.Counter()
+
+    def refused(self):
+        return sum(count for error, count in self.errors.items() if error.startswith(f"{NOT_LEADER}:"))
+
+    def failed(self):
+        return self.errors.total() - self.refused()
 
     def median(self):
         return statistics.median(self.times_ms)
@@ -58,7 +65,7 @@ class Case:
         p90 = ordered[math.ceil(0.9 * len(ordered)) - 1]
         ratio = f"{self.median() / beside.median():8.2f}" if beside else "       -"
         times = "".join(f"{each:9.1f}" for each in (ordered[0], self.median(), p90, ordered[-1]))
-        return f"{self.name:30}{len(ordered):7}{times}{ratio}{self.refused:9}{self.failed:8}"
+        return f"{self.name:30}{len(ordered):7}{times}{ratio}{self.refused():9}{self.failed():8}"
 
 
 class Watch(threading.Thread):
@@ -91,7 +98,7 @@ class Writer:
         self.period_s = period_s
         self.client, self.leader = None, None
         self.answer_s = ANSWER_S
-        self.refused = self.failed = 0
+        self.errors = collections.Counter()
 
     def attempt(self, number):
         """Whether it was acknowledged."""
@@ -108,10 +115,7 @@ class Writer:
             self.answer_s = ANSWER_S
             return True
         except (OSError, Refused) as error:
-            if isinstance(error, Refused) and error.code == NOT_LEADER:
-                self.refused += 1
-            else:
-                self.failed += 1
+            self.errors[str(error)] += 1
             if isinstance(error, TimeoutError):
                 self.answer_s = min(2 * self.answer_s, ANSWER_S_MAX)
             if not (isinstance(error, Refused) and error.code == BUSY):
@@ -169,11 +173,10 @@ class Arena:
         self.write(writer)
         # A random moment between two heartbeats.
         time.sleep(random.uniform(0.3, 0.8))
-        writer.refused = writer.failed = 0
+        writer.errors.clear()
         measured_s = self.transfer(writer, leader) if case.event == "transfer" else self.stop(writer, leader, case.event)
         case.times_ms.append(1000 * measured_s)
-        case.refused += writer.refused
-        case.failed += writer.failed
+        case.errors += writer.errors
         writer.close()
 
     def stop(self, writer, leader, event):
@@ -194,11 +197,17 @@ class Arena:
                 self.write(writer)
                 acknowledged.append(time.monotonic())
 
+        def transfer():
+            try:
+                client.transfer(target.id)
+            except Refused as error:
+                writer.errors[f"TRANSFER: {error}"] += 1
+
         with Client(leader.address) as client:
             write_some()
             begin = time.monotonic()
-            order = Work(lambda: client.transfer(target.id))
-            wait_for("the target to lead", lambda: write_some() or writer.leader is target)
+            order = Work(transfer)
+            wait_for("a transfer", lambda: write_some() or not order.is_alive())
             order.finish()
         return max(late - early for early, late in zip(acknowledged, acknowledged[1:]) if late > begin)
 
@@ -254,7 +263,7 @@ def limits(cases):
             yield f"{case.name}: median", case.median(), 150
         if case.name.startswith("ours/transfer/"):
             yield f"{case.name}: median", case.median(), 20
-            yield f"{case.name}: failed requests", case.failed, 0
+            yield f"{case.name}: failed requests", case.failed(), 0
         if OURS in case.libraries and case.event != "transfer" and c:
             yield f"{case.name}: median, C's with its scatter", case.median(), SCATTER * c.median()
 
@@ -274,6 +283,10 @@ def main(directory, rounds, patterns):
         print(case.line(c))
     print('\nto C: the median beside that of C. refused: requests answered "not leader", which the next one did.')
     print(f"failed: other errors, and requests given up after {1000 * ANSWER_S:.0f} ms.\n")
+    for case in cases:
+        for error, count in case.errors.items():
+            print(f"{case.name:30}{count:7} {error}")
+    print()
     kept = True
     for what, value, limit in limits(cases):
         kept &= value <= limit
