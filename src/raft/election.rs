@@ -374,8 +374,31 @@ impl Raft {
             if granted {
                 self.restart_timer();
             }
+        } else if granted {
+            self.make_way(&request);
         }
         self.answer_vote(from, &request, granted, out);
+    }
+
+    /// Another server is about to be elected. Two that lost their leader together would split the votes if
+    /// this one campaigned before it is done; of two that ask each other, one keeps its own pre-vote.
+    fn make_way(&mut self, request: &RequestVote) {
+        let behind = (request.last_term, request.last_index) > (self.log.last_term(), self.log.last_index());
+        let own_id = self.options.id;
+        match &mut self.standing {
+            Standing::Follower(follower) if follower.connection_lost => {}
+            Standing::Candidate(candidate) if candidate.phase == Phase::PreVote => {
+                if behind || request.candidate < own_id {
+                    candidate.votes.remove(&own_id);
+                }
+                if candidate.hasty_campaigns_left == 0 {
+                    return;
+                }
+            }
+            _ => return,
+        }
+        let delay_ms = self.options.vote_window_ms() + self.rng.below(self.options.lease_ms() / 2 + 1);
+        self.timer.fires_at = self.timer.fires_at.max(Time(self.now.0 + delay_ms));
     }
 
     fn answer_vote(&self, to: Peer, request: &RequestVote, granted: bool, out: &mut Outputs) {
