@@ -10,6 +10,9 @@
 //!   C only while it does lead. Otherwise it may be the only one to have that change, and refuse all others.
 //! * A candidate that hears from nobody goes back to pre-vote; C keeps raising its term. So only the first
 //!   election after TimeoutNow disrupts a leader, which the lease relies on.
+//! * Of two candidates that ask each other for a pre-vote one gives its own away, and who grants one after
+//!   the leader's connection ended campaigns later: with short timeouts they would often split the votes.
+//! * TimeoutNow waits for our disk; C since 1.16 ignores it meanwhile.
 //! * A refused pre-vote tells a responder's higher term. In C two servers can refuse each other for ever, one
 //!   because of its log and one because of its term.
 //! * One vote a term, without C's exception for the target of a transfer.

@@ -8,7 +8,7 @@ They take turns in every round, so that whatever else the machine does hits all 
 
 Measured is the time from the event to the next acknowledged write; for a transfer the longest time between two
 acknowledgements, of a client that keeps writing. The client knows all nodes, stays with the leader, and learns of a
-new one by asking all nodes at once. It gives a request up after ANSWER_S, the next one after twice that time, and so on.
+new one by asking all nodes at once. It gives a request up after ANSWER_S, the next after twice that time, and so on.
 
 Prints a table, and whether our library keeps the limits below. Exit code 1 if it does not, or if a write was lost.
 """
@@ -174,7 +174,10 @@ class Arena:
         # A random moment between two heartbeats.
         time.sleep(random.uniform(0.3, 0.8))
         writer.errors.clear()
-        measured_s = self.transfer(writer, leader) if case.event == "transfer" else self.stop(writer, leader, case.event)
+        if case.event == "transfer":
+            measured_s = self.transfer(writer, leader)
+        else:
+            measured_s = self.stop(writer, leader, case.event)
         case.times_ms.append(1000 * measured_s)
         case.errors += writer.errors
         writer.close()
@@ -241,9 +244,12 @@ def run(directory, rounds, setting, cases):
         for number in range(rounds):
             for turn in turns(cases):
                 period_s = 0.002 if len(turn) == 1 else 0.01
-                measure = lambda case: arenas[tuple(sorted(case.libraries))].measure(case, period_s)
                 started = time.strftime("%H:%M:%S")
-                for work in [Work(lambda case=case: measure(case)) for case in turn]:
+                works = [
+                    Work(lambda case=case: arenas[tuple(sorted(case.libraries))].measure(case, period_s))
+                    for case in turn
+                ]
+                for work in works:
                     work.finish()
                 results = ", ".join(f"{case.name} {case.times_ms[-1]:.0f} ms" for case in turn)
                 print(f"{started} round {number + 1} of {rounds}: {results}", flush=True)
