@@ -100,11 +100,15 @@ class Writer:
         self.answer_s = ANSWER_S
         self.errors = collections.Counter()
 
+    def newest(self):
+        """Of the node that said last that it leads."""
+        return max(self.watches, key=lambda watch: watch.led_at)
+
     def attempt(self, number):
         """Whether it was acknowledged."""
         try:
             if self.client is None:
-                newest = max(self.watches, key=lambda watch: watch.led_at)
+                newest = self.newest()
                 if newest.led_at < time.monotonic() - FRESH_S:
                     time.sleep(self.period_s)
                     return False
@@ -173,6 +177,11 @@ class Arena:
         self.write(writer)
         # A random moment between two heartbeats.
         time.sleep(random.uniform(0.3, 0.8))
+        if writer.newest().member is not leader:
+            # A busy machine has deposed it meanwhile.
+            writer.close()
+            self.measure(case, period_s)
+            return
         writer.errors.clear()
         if case.event == "transfer":
             measured_s = self.transfer(writer, leader)
