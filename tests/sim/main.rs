@@ -3,10 +3,10 @@
 //! compared.
 //!
 //! `SIM_SEED=7` runs one seed and writes its trace, one line an event, to `target/tmp/sim-7.txt`.
-//! `SIM_RUNS=1000` runs that many seeds, from `SIM_FIRST` on, on `SIM_THREADS` threads. `SIM_SECONDS=60` is how
-//! long faults last in each of them, in simulated time. `make check` and `make sim-long` run optimised ones, with
-//! the settings of cargo in `optimised.toml`. Seeds mean the same worlds there, as long as both have the feature
-//! `planted-bugs` or neither has: with it, some servers vote as C's do.
+//! `SIM_RUNS=1000` runs that many seeds, from `SIM_FIRST` on, on `SIM_THREADS` threads. `SIM_SECONDS=60` is
+//! how long faults last in each of them, in simulated time. `make check` and `make sim-long` run them
+//! optimised, with the settings of cargo in `optimised.toml`. A seed means the same world there, if both
+//! builds have the feature `planted-bugs` or neither has: with it, some servers vote as C's do.
 
 // A broken run ends the test; that is what a panic is for here.
 #![allow(clippy::unwrap_used)]
@@ -151,8 +151,8 @@ impl Progress {
                 let feature = if cfg!(feature = "planted-bugs") { " --features planted-bugs" } else { "" };
                 println!("sim: seed {seed} FAILED: {why}");
                 println!(
-                    "sim: SIM_SEED={seed} SIM_SECONDS={} cargo test --config tests/sim/optimised.toml{feature} \
-                     --test sim -- --nocapture no_seed",
+                    "sim: SIM_SEED={seed} SIM_SECONDS={} cargo test --config tests/sim/optimised.toml\
+                     {feature} --test sim -- --nocapture no_seed",
                     self.seconds
                 );
                 self.failures.push((seed, why));
@@ -169,8 +169,8 @@ impl Progress {
         let rate = *done as f64 / elapsed;
         let left = ((runs - done) as f64 / rate) as u64;
         println!(
-            "sim: {done} of {runs} seeds from {first} on, {:.1} simulated hours, {rate:.1} seeds/s, {} h {:02} min \
-             {:02} s left, {} failed",
+            "sim: {done} of {runs} seeds from {first} on, {:.1} simulated hours, {rate:.1} seeds/s, {} h \
+             {:02} min {:02} s left, {} failed",
             self.total.simulated_us as f64 / 3.6e9,
             left / 3600,
             left / 60 % 60,
@@ -193,11 +193,12 @@ impl Progress {
             simulated_us,
         } = self.total;
         format!(
-            "seeds {} to {}, each twice, {} failed: {:.1} simulated hours, {events} events, {leaders} elections, \
-             {appends} appends, {reads} reads, {installations} snapshots installed, {changes} changes, {transfers} \
-             transfers, {:.0} s, fingerprint {hash:016x}",
+            "seeds {} to {}: {} done, each twice, {} failed; {:.1} simulated hours, {events} events, \
+             {leaders} elections, {appends} appends, {reads} reads, {installations} snapshots installed, \
+             {changes} changes, {transfers} transfers, {:.0} s, fingerprint {hash:016x}",
             self.first,
             self.first + self.runs - 1,
+            self.done,
             self.failures.len(),
             simulated_us as f64 / 3.6e9,
             self.begin.elapsed().as_secs_f64(),
