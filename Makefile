@@ -59,7 +59,7 @@ faults: deps stage ## 100 faults in clusters of 3 and of 5 nodes under load (FAU
 mixed: deps stage ## Clusters of our nodes and Debian's, the long form (MIXED_ROUNDS=, MIXED_SECONDS=)
 	@MIXED_ROUNDS=$${MIXED_ROUNDS:-5} MIXED_SECONDS=$${MIXED_SECONDS:-60} sh tests/dropin/mixed.sh
 
-failover: deps stage ## How long writes stop when a leader is killed, ours and Debian's (FAILOVER_ROUNDS=)
+failover: deps stage ## How long writes stop without a leader, beside C: half an hour (FAILOVER_ROUNDS=, FAILOVER_CASES=)
 	@sh tests/dropin/failover.sh
 
 fix: ## Format the code and write include/dqlite.h again
