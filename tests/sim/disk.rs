@@ -68,8 +68,8 @@ impl Disk {
         offset.and_then(|offset| self.entries.get(offset)).is_some_and(|entry| entry.term == term)
     }
 
-    /// Carries out what the sync covers. What a full disk cannot do any more are appends, which end it all, and
-    /// installations, which change nothing then. Term and vote have their place.
+    /// Carries out what the sync covers. What a full disk cannot do any more are appends, which end it all,
+    /// and installations, which change nothing then. Term and vote have their place.
     pub fn finish_sync(&mut self, full: bool) -> Vec<Done> {
         let mut done = Vec::new();
         for _ in 0..std::mem::take(&mut self.syncing) {
@@ -125,8 +125,8 @@ impl Disk {
         self.snapshot = Some((point, list));
     }
 
-    /// The power goes: any prefix of the queue may have reached the disk, the last append in part. Says whether
-    /// it did so.
+    /// The power goes: any prefix of the queue may have reached the disk, the last append in part. Says
+    /// whether an append was torn.
     pub fn crash(&mut self, random: &mut Random) -> bool {
         let durable = random.between(0, self.queue.len() as u64);
         for _ in 0..durable {
