@@ -197,7 +197,7 @@ fn a_recovered_empty_directory_starts_with_any_id() {
         let loaded = locked.load(AutoRecovery::On).unwrap();
         assert_eq!((loaded.term, loaded.voted_for, loaded.entries.len()), (Term(1), None, 1));
         drop(locked);
-        let term = Metadata::read(&Disk, dir.path(), ShortFile::Keep).unwrap().term;
+        let term = Metadata::read(&Disk, dir.path()).unwrap().term;
         assert_eq!(term, Term(1), "the term is durable before the node uses it");
     }
 }

@@ -9,11 +9,16 @@
 //! ```
 //!
 //! The version grows by one with each write; odd ones go to `metadata1`, even ones to `metadata2`, so that a
-//! write never touches the file that is in force. The higher version wins. A file that is too short is a
-//! write that was cut off before its first sync: it counts as absent.
+//! write never touches the file that is in force. The higher version wins.
+//!
+//! There is no checksum: a file that is half old and half new, or that has its size and not its bytes, would
+//! be believed or refused. So a new one is written beside and renamed over the old one when it is durable.
+//! The C library writes in place; what a crash leaves of its first write may be too short, and then counts as
+//! absent.
 
+use super::directory::write_whole;
 use super::error::Error;
-use super::fs::{Existing, Fs};
+use super::fs::Fs;
 use crate::codec::Reader;
 use crate::raft::{ServerId, Term};
 use bytes::{BufMut, Bytes};
@@ -31,15 +36,6 @@ pub struct Metadata {
     pub term: Term,
     /// Vote given in that term.
     pub voted_for: Option<ServerId>,
-}
-
-/// What to do with a file that is too short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ShortFile {
-    /// Remove it. Only for the holder of the lock: somebody else's may be about to grow.
-    Remove,
-    /// Leave it.
-    Keep,
 }
 
 impl Metadata {
@@ -80,20 +76,11 @@ impl Metadata {
     }
 
     /// Reads what is in force in `dir`.
-    pub(super) fn read(fs: &dyn Fs, dir: &Path, short: ShortFile) -> Result<Metadata, Error> {
-        let read = |name: &'static str| -> Result<Metadata, Error> {
-            let path = dir.join(name);
-            let failed = |e: io::Error| Error::Metadata(format!("read {name}: {e}"));
-            let content = match fs.read(&path) {
-                Ok(content) => content,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Metadata::default()),
-                Err(e) => return Err(failed(e)),
-            };
-            let found = Metadata::decode(name, content)?;
-            if found.is_none() && short == ShortFile::Remove {
-                fs.remove(&path).map_err(failed)?;
-            }
-            Ok(found.unwrap_or_default())
+    pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Metadata, Error> {
+        let read = |name: &'static str| match fs.read(&dir.join(name)) {
+            Ok(content) => Ok(Metadata::decode(name, content)?.unwrap_or_default()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Metadata::default()),
+            Err(e) => Err(Error::Metadata(format!("read {name}: {e}"))),
         };
         let (first, second) = (read("metadata1")?, read("metadata2")?);
         if first.version == second.version && !first.is_absent() {
@@ -112,21 +99,9 @@ impl Metadata {
         voted_for: Option<ServerId>,
     ) -> Result<(), Error> {
         let next = Metadata { version: self.version + 1, term, voted_for };
-        let path = dir.join(if next.version % 2 == 1 { "metadata1" } else { "metadata2" });
-        let write = || match fs.open(&path) {
-            Ok(file) => {
-                file.write_at(&next.encode(), 0)?;
-                file.sync_data()
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let file = fs.create(&path, Existing::Refuse)?;
-                file.write_at(&next.encode(), 0)?;
-                file.sync()?;
-                fs.sync_dir(dir)
-            }
-            Err(e) => Err(e),
-        };
-        write().map_err(|e| Error::disk("write", &path, &e))?;
+        let name = if next.version % 2 == 1 { "metadata1" } else { "metadata2" };
+        write_whole(fs, dir, name, &next.encode())
+            .map_err(|e| Error::disk("write", &dir.join(name), &e))?;
         *self = next;
         Ok(())
     }

@@ -10,7 +10,7 @@ const GOLDEN: [u8; 32] = [
 ];
 
 fn read(dir: &Path) -> Result<Metadata, Error> {
-    Metadata::read(&Disk, dir, ShortFile::Remove)
+    Metadata::read(&Disk, dir)
 }
 
 fn dir_with(files: &[(&str, &[u8])]) -> tempfile::TempDir {
@@ -74,12 +74,13 @@ fn damaged_files_are_refused_in_the_words_of_the_c_library() {
 }
 
 #[test]
-fn a_short_file_is_removed_only_by_the_holder_of_the_lock() {
+fn a_short_file_is_left_alone_until_its_turn_to_be_written() {
     let dir = dir_with(&[("metadata1", &GOLDEN[..16]), ("metadata2", &GOLDEN)]);
-    assert_eq!(Metadata::read(&Disk, dir.path(), ShortFile::Keep).unwrap().version, 2);
-    assert!(dir.path().join("metadata1").exists());
-    assert_eq!(read(dir.path()).unwrap().version, 2);
-    assert!(!dir.path().join("metadata1").exists());
+    let mut metadata = read(dir.path()).unwrap();
+    assert_eq!(metadata.version, 2);
+    assert_eq!(fs::read(dir.path().join("metadata1")).unwrap(), &GOLDEN[..16]);
+    metadata.write(&Disk, dir.path(), Term(8), None).unwrap();
+    assert_eq!(read(dir.path()), Ok(metadata));
 }
 
 #[test]

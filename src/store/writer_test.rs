@@ -134,7 +134,8 @@ fn what_queues_during_a_sync_is_made_durable_by_one_more() {
     fs.release();
     assert_eq!(running.wait_for(101), 2, "one report for the first request, one for all others");
     assert_eq!(running.store.queued_bytes(), 0);
-    assert_eq!((fs.count("write open-1"), fs.count("sync_data open-1")), (2, 2));
+    // The format was written before.
+    assert_eq!((fs.count("write open-1"), fs.count("sync_data open-1")), (3, 2));
     running.store.stop().unwrap();
     assert_eq!(load(dir.path()).entries, all);
 }
@@ -213,10 +214,13 @@ fn an_idle_node_has_no_open_segment_and_a_busy_one_two_spares() {
     running.store.append(Index(1), entries(1..=1), Seq(2));
     running.wait_for(2);
     wait_until("two spares", || names(dir.path()).contains("open-3"));
+    let mut spare = vec![0; SEGMENT_SIZE];
+    spare[..8].copy_from_slice(&crate::store::segment::FORMAT.to_le_bytes());
     for name in ["open-2", "open-3"] {
         let path = dir.path().join(name);
         wait_until("a spare of full size", || fs::metadata(&path).unwrap().len() == SEGMENT_SIZE as u64);
-        assert!(fs::read(&path).unwrap().iter().all(|byte| *byte == 0));
+        let is_empty = || fs::read(&path).unwrap() == spare;
+        wait_until("the format and zeros", is_empty);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
     running.store.stop().unwrap();
@@ -387,7 +391,7 @@ fn truncations_and_appends_queued_together_can_be_cut_off_anywhere() {
         let newer: Vec<_> = (second_cut..=170).map(|index| renewed(3, index)).collect();
         // The disk is busy while the rest is asked for, so that all of it is taken from the queue at once.
         let queue = &running.store;
-        fs.hold("write metadata2");
+        fs.hold("write tmp-metadata2");
         queue.persist_vote(Term(3), None, Seq(1000));
         fs.wait_until_held();
         queue.truncate(Index(first_cut), Seq(1001));
