@@ -24,6 +24,31 @@ use std::sync::Arc;
 
 const SECTOR: usize = 512;
 
+/// Random numbers, the same for the same seed (SplitMix64).
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    pub(super) fn between(&mut self, first: u64, last: u64) -> u64 {
+        first + self.below(last + 1 - first)
+    }
+
+    fn torn(&mut self, len: usize) -> Fate {
+        let at = self.below(len as u64 + 1) as usize;
+        Fate::Torn { at, is_head: self.below(2) == 0, zeros: self.below(2) == 0 }
+    }
+}
+
 /// Names and contents.
 pub(super) type Files = BTreeMap<String, Arc<Vec<u8>>>;
 
@@ -141,7 +166,8 @@ pub(super) enum Fate {
 fn apply(content: &mut Vec<u8>, change: &Change, fate: Fate) {
     match (change, fate) {
         (_, Fate::Lost) => {}
-        (Change::Grow(size), _) => content.resize((*size).max(content.len()), 0),
+        // Faster than `resize` in a build for tests.
+        (Change::Grow(size), _) => content.extend_from_slice(&vec![0; size.saturating_sub(content.len())]),
         (Change::Cut(size), _) => content.truncate(*size),
         (Change::Bytes { offset, bytes }, fate) => {
             for (position, byte) in bytes.iter().enumerate() {
@@ -200,13 +226,8 @@ impl Model {
         names.chain(reachable.into_iter().flat_map(of_file)).collect()
     }
 
-    /// How many changes are pending.
-    pub(super) fn pending(&self) -> usize {
-        self.units().len()
-    }
-
     /// Which pending changes are bytes, which can be torn, and how many bytes.
-    pub(super) fn writes(&self) -> Vec<Option<usize>> {
+    fn writes(&self) -> Vec<Option<usize>> {
         let len = |unit| match unit {
             Unit::File(file, at) => match &self.inodes[file].pending[at] {
                 Change::Bytes { bytes, .. } => Some(bytes.len()),
@@ -215,6 +236,40 @@ impl Model {
             Unit::Name(_) => None,
         };
         self.units().into_iter().map(len).collect()
+    }
+
+    /// Crashes to try: nothing that is pending survives, everything, each single change does or does not, is
+    /// torn, and random parts. A `brief` list has neither single changes nor torn ones for certain.
+    pub(super) fn crashes(&self, random: &mut Random, is_brief: bool) -> Vec<Vec<Fate>> {
+        let writes = self.writes();
+        let count = writes.len();
+        let (lost, kept) = (vec![Fate::Lost; count], vec![Fate::Kept; count]);
+        let mut all = vec![lost.clone(), kept.clone()];
+        for at in if is_brief { 0..0 } else { 0..count } {
+            let mut one = |all_others: &[Fate], fate| {
+                let mut fates = all_others.to_vec();
+                fates[at] = fate;
+                all.push(fates);
+            };
+            one(&lost, Fate::Kept);
+            one(&kept, Fate::Lost);
+            if let Some(len) = writes[at] {
+                one(&kept, random.torn(len));
+            }
+        }
+        let parts = if count < 2 { 0 } else { 6 };
+        all.extend((0..if is_brief { parts / 3 } else { parts }).map(|_| self.any_crash(random)));
+        all
+    }
+
+    /// A random part of the pending changes survives.
+    pub(super) fn any_crash(&self, random: &mut Random) -> Vec<Fate> {
+        let fate = |write: Option<usize>| match random.below(5) {
+            0 | 1 => Fate::Lost,
+            2 | 3 => Fate::Kept,
+            _ => random.torn(write.unwrap_or(0)),
+        };
+        self.writes().into_iter().map(fate).collect()
     }
 
     /// What a restart finds if this becomes of the pending changes.
@@ -286,6 +341,12 @@ impl Model {
             }
         }
     }
+}
+
+/// The files of a real directory.
+pub(super) fn files(dir: &Path) -> Files {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| (name(&path), Arc::new(std::fs::read(&path).unwrap()))).collect()
 }
 
 type Hook = Box<dyn FnMut(&str, &Model) + Send>;

@@ -8,9 +8,8 @@
 //! `CRASH_IMAGES=` sets how many directories are tried, `CRASH_SEED=` where the seeds begin.
 
 use super::*;
-use crate::raft::{
-    Configuration, Entry, EntryKind, Index, Role, Seq, Server, ServerId, SnapshotPoint, Term,
-};
+use crate::raft::{Configuration, Entry, EntryKind, Index, Role, Seq, Server, ServerId, SnapshotPoint, Term};
+use crate::store::crc::crc;
 use crate::store::{
     AutoRecovery, Compression, Directory, Error, Event, InstallRequest, Loaded, Options, SnapshotRequest,
     Store,
@@ -31,26 +30,6 @@ const IMAGES_DEFAULT: usize = 12_000;
 const STEPS: [usize; 2] = [40, 12];
 /// One point in this many is followed by a second life.
 const SECOND_LIVES: u64 = 12;
-
-/// The same numbers for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn between(&mut self, first: u64, last: u64) -> u64 {
-        first + self.below(last + 1 - first)
-    }
-}
 
 /// Term, vote and log after some requests.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,20 +138,20 @@ impl Expected {
         if is_possible {
             return Ok(());
         }
-        let brief = |state: &State| {
-            let State { term, voted_for, first, .. } = state;
-            format!("term {term}, vote {voted_for:?}, log {first} to {}", state.last())
-        };
-        Err(format!(
-            "term {}, vote {:?}, snapshot {:?}, log {} to {}\nreported: {}\nasked for: {}",
+        let mut text = format!(
+            "term {}, vote {:?}, snapshot {:?}, log {} to {}\nexpected, after one of these, the first was reported:",
             loaded.term,
             loaded.voted_for,
             loaded.snapshot.as_ref().map(|snapshot| snapshot.point.index),
             loaded.first_index,
-            loaded.next_index().0 - 1,
-            brief(&history.states[from].1),
-            brief(&history.states[to].1)
-        ))
+            loaded.next_index().0 - 1
+        );
+        for (request, state) in &history.states[from..=to] {
+            let State { term, voted_for, first, .. } = state;
+            let last = state.last();
+            text += &format!("\n  {request:?}: term {term}, vote {voted_for:?}, log {first} to {last}");
+        }
+        Err(text)
     }
 }
 
@@ -427,47 +406,6 @@ fn note(expected: &mut Expected, event: &Event) {
     expected.snapshots[0] = expected.snapshots[0].max(taken);
 }
 
-/// What to try for the pending changes of a point; a `brief` search is for second lives.
-fn fates(model: &Model, random: &mut Random, is_brief: bool) -> Vec<Vec<Fate>> {
-    let writes = model.writes();
-    let count = writes.len();
-    let (lost, kept) = (vec![Fate::Lost; count], vec![Fate::Kept; count]);
-    let mut all = vec![lost.clone(), kept.clone()];
-    if !is_brief {
-        for at in 0..count {
-            for (rest, one) in [(&lost, Fate::Kept), (&kept, Fate::Lost)] {
-                let mut fates = rest.clone();
-                fates[at] = one;
-                all.push(fates);
-            }
-        }
-        for at in (0..count).filter(|at| writes[*at].is_some()) {
-            let mut fates = kept.clone();
-            fates[at] = torn(writes[at], random);
-            all.push(fates);
-        }
-    }
-    if count > 1 {
-        for _ in 0..if is_brief { 2 } else { 6 } {
-            all.push(writes.iter().map(|write| any(*write, random)).collect());
-        }
-    }
-    all
-}
-
-fn any(write: Option<usize>, random: &mut Random) -> Fate {
-    match random.below(5) {
-        0 | 1 => Fate::Lost,
-        2 | 3 => Fate::Kept,
-        _ => torn(write, random),
-    }
-}
-
-fn torn(write: Option<usize>, random: &mut Random) -> Fate {
-    let at = random.below(write.unwrap_or(0) as u64 + 1) as usize;
-    Fate::Torn { at, is_head: random.below(2) == 0, zeros: random.below(2) == 0 }
-}
-
 /// A search for a directory that does not hold what was reported.
 struct Search {
     random: Random,
@@ -504,8 +442,7 @@ impl Search {
             let model = if self.random.below(3) == 0 {
                 point.model.clone()
             } else {
-                let fates: Vec<_> =
-                    point.model.writes().iter().map(|write| any(*write, &mut self.random)).collect();
+                let fates = point.model.any_crash(&mut self.random);
                 Model::new(&point.model.after_crash(&fates))
             };
             let before = point.operation.clone();
@@ -531,12 +468,9 @@ impl Search {
 
     fn explore(&mut self, point: &Point, is_brief: bool) -> Result<(), String> {
         self.points += 1;
-        for fates in fates(&point.model, &mut self.random, is_brief) {
+        for fates in point.model.crashes(&mut self.random, is_brief) {
             let files = point.model.after_crash(&fates);
-            let mut hasher = DefaultHasher::new();
-            let Expected { history, states, snapshots } = &point.expected;
-            (&files, Arc::as_ptr(history) as usize, states, snapshots).hash(&mut hasher);
-            if !self.seen.insert(hasher.finish()) {
+            if !self.seen.insert(digest(&files, &point.expected)) {
                 continue;
             }
             self.images += 1;
@@ -556,6 +490,17 @@ impl Search {
         }
         Ok(())
     }
+}
+
+/// The same for a directory that was tried with the same expectation.
+fn digest(files: &Files, expected: &Expected) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for (name, content) in files {
+        (name, content.len(), crc(content)).hash(&mut hasher);
+    }
+    let Expected { history, states, snapshots } = expected;
+    (Arc::as_ptr(history) as usize, states, snapshots).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A restart. Nothing that a crash leaves may need auto-recovery.
@@ -582,4 +527,32 @@ fn a_crash_anywhere_leaves_everything_that_was_reported() {
     }
     let Search { points, images, lives, .. } = search;
     println!("crash simulation: {images} directories after {points} crash points of {lives} lives");
+}
+
+/// What a missing sync looks like: the disk only pretends to do it. This also shows that each of them is needed.
+#[test]
+fn a_sync_that_is_left_out_is_missed() {
+    for lie in [
+        // An append is reported before it is durable.
+        "sync_data open-",
+        // A segment is used or closed before it is durable.
+        "sync open-",
+        "sync_dir after create open-",
+        // A vote is reported before it is durable.
+        "sync tmp-metadata",
+        "sync_dir after rename tmp-metadata",
+        // Old snapshots and segments go before the new snapshot is durable.
+        "sync tmp-snapshot-",
+        "sync_dir after rename tmp-snapshot-",
+        // The end of the log goes before what is to stay of its last segment is durable, or from the middle.
+        "sync tmp-0",
+        "sync_dir after rename tmp-0",
+        "sync_dir after remove 0",
+    ] {
+        let mut search = Search::new(Some(lie), usize::MAX);
+        let found = (1..200).find_map(|seed| search.run(seed).err());
+        let found = found.unwrap_or_else(|| panic!("nobody misses {lie}, {} directories", search.images));
+        let reason = found.lines().find(|line| line.starts_with("found: ")).unwrap_or(&found);
+        println!("without {lie}: after {} directories, {reason}", search.images);
+    }
 }

@@ -13,8 +13,8 @@
 //!
 //! There is no checksum: a file that is half old and half new, or that has its size and not its bytes, would
 //! be believed or refused. So a new one is written beside and renamed over the old one when it is durable.
-//! The C library writes in place; what a crash leaves of its first write may be too short, and then counts as
-//! absent.
+//! The C library writes in place; what a crash leaves of the first write to a file may be too short, and then
+//! counts as absent. A file that became too short later is refused: it may have been the one in force.
 
 use super::directory::write_whole;
 use super::error::Error;
@@ -78,11 +78,21 @@ impl Metadata {
     /// Reads what is in force in `dir`.
     pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Metadata, Error> {
         let read = |name: &'static str| match fs.read(&dir.join(name)) {
-            Ok(content) => Ok(Metadata::decode(name, content)?.unwrap_or_default()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Metadata::default()),
+            Ok(content) => Ok((content.len(), Metadata::decode(name, content)?)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok((0, Some(Metadata::default()))),
             Err(e) => Err(Error::Metadata(format!("read {name}: {e}"))),
         };
-        let (first, second) = (read("metadata1")?, read("metadata2")?);
+        let ((first_size, first), (second_size, second)) = (read("metadata1")?, read("metadata2")?);
+        // Only the first write of a file can leave it short: that of version 1 or 2.
+        let short = match (first, second) {
+            (None, Some(second)) if !second.is_absent() => Some(("metadata1", first_size)),
+            (Some(first), None) if first.version > 1 => Some(("metadata2", second_size)),
+            _ => None,
+        };
+        if let Some((name, size)) = short {
+            return Err(Error::Metadata(format!("{name} has size {size} instead of {SIZE}")));
+        }
+        let (first, second) = (first.unwrap_or_default(), second.unwrap_or_default());
         if first.version == second.version && !first.is_absent() {
             let version = first.version;
             return Err(Error::Metadata(format!("metadata1 and metadata2 are both at version {version}")));
@@ -100,8 +110,7 @@ impl Metadata {
     ) -> Result<(), Error> {
         let next = Metadata { version: self.version + 1, term, voted_for };
         let name = if next.version % 2 == 1 { "metadata1" } else { "metadata2" };
-        write_whole(fs, dir, name, &next.encode())
-            .map_err(|e| Error::disk("write", &dir.join(name), &e))?;
+        write_whole(fs, dir, name, &next.encode()).map_err(|e| Error::disk("write", &dir.join(name), &e))?;
         *self = next;
         Ok(())
     }

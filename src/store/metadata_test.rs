@@ -74,13 +74,23 @@ fn damaged_files_are_refused_in_the_words_of_the_c_library() {
 }
 
 #[test]
-fn a_short_file_is_left_alone_until_its_turn_to_be_written() {
-    let dir = dir_with(&[("metadata1", &GOLDEN[..16]), ("metadata2", &GOLDEN)]);
-    let mut metadata = read(dir.path()).unwrap();
-    assert_eq!(metadata.version, 2);
-    assert_eq!(fs::read(dir.path().join("metadata1")).unwrap(), &GOLDEN[..16]);
-    metadata.write(&Disk, dir.path(), Term(8), None).unwrap();
-    assert_eq!(read(dir.path()), Ok(metadata));
+fn a_short_file_counts_as_absent_if_a_crash_can_have_left_it() {
+    let (short, first) = (&GOLDEN[..16], patched(8, 1));
+    for (files, version) in [
+        (vec![("metadata1", short)], Some(0)),
+        (vec![("metadata1", short), ("metadata2", short)], Some(0)),
+        (vec![("metadata1", &first[..]), ("metadata2", short)], Some(1)),
+        (vec![("metadata1", &patched(8, 3)[..]), ("metadata2", short)], None),
+        (vec![("metadata1", short), ("metadata2", &GOLDEN)], None),
+    ] {
+        let dir = dir_with(&files);
+        let found = read(dir.path());
+        assert_eq!(found.as_ref().ok().map(|metadata| metadata.version), version, "{found:?}");
+        if let Ok(mut metadata) = found {
+            metadata.write(&Disk, dir.path(), Term(8), None).unwrap();
+            assert_eq!(read(dir.path()), Ok(metadata));
+        }
+    }
 }
 
 #[test]
