@@ -17,6 +17,7 @@ use crate::store::{
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -25,7 +26,7 @@ const SEGMENT_SIZE: usize = 2048;
 /// Entries that stay in the log behind a snapshot.
 const TRAILING: u64 = 4;
 const PATIENCE: Duration = Duration::from_secs(60);
-const IMAGES_DEFAULT: usize = 12_000;
+const IMAGES_DEFAULT: usize = 10_000;
 /// Requests in a first life, and in those that follow.
 const STEPS: [usize; 2] = [40, 12];
 /// One point in this many is followed by a second life.
@@ -526,7 +527,10 @@ fn a_crash_anywhere_leaves_everything_that_was_reported() {
         }
     }
     let Search { points, images, lives, .. } = search;
-    println!("crash simulation: {images} directories after {points} crash points of {lives} lives");
+    let text =
+        format!("crash simulation: {images} directories after {points} crash points of {lives} lives\n");
+    // Also shown when the test passes.
+    std::io::stderr().write_all(text.as_bytes()).unwrap();
 }
 
 /// What a missing sync looks like: the disk only pretends to do it. This also shows that each of them is needed.
@@ -544,9 +548,11 @@ fn a_sync_that_is_left_out_is_missed() {
         // Old snapshots and segments go before the new snapshot is durable.
         "sync tmp-snapshot-",
         "sync_dir after rename tmp-snapshot-",
-        // The end of the log goes before what is to stay of its last segment is durable, or from the middle.
+        // The first segment is not durable before the term; the end of the log goes before what is to stay of
+        // its last segment is durable.
         "sync tmp-0",
         "sync_dir after rename tmp-0",
+        // A truncated log goes on before its old end is gone for good.
         "sync_dir after remove 0",
     ] {
         let mut search = Search::new(Some(lie), usize::MAX);

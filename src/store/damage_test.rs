@@ -16,16 +16,17 @@
 use super::crash_fs::{CrashFs, Files, Model, Random, files};
 use super::segment::{BATCH_HEADER_SIZE, ENTRY_HEADER_SIZE, HEADER_SIZE, Segment};
 use super::{AutoRecovery, Directory, Error, Loaded};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-/// Bytes at the beginning and the end of a file of which each is flipped, and all lengths there are tried; and
-/// places between them.
-const PLACES: [usize; 2] = [64, 40];
-/// The same for directories that are slow to load.
-const PLACES_OF_LARGE: [usize; 2] = [4, 2];
-const LARGE: usize = 4 << 20;
+/// Places at the beginning and the end of a file, and random ones, at which it is damaged.
+const PLACES: [usize; 3] = [64, 16, 40];
+/// Bytes to read for each fixture; larger directories are tried less often. `DAMAGE=` multiplies it.
+const BYTES: usize = 40 << 20;
+/// What decompressing a byte costs in a build for tests, in bytes read.
+const COMPRESSED_COST: usize = 20;
 /// Zeros that are left behind the last batch of an open segment: reading 8 MiB of them takes long.
 const ZEROS: usize = 4096;
 
@@ -86,14 +87,17 @@ fn batches(content: &[u8]) -> Vec<(usize, usize, u64)> {
     batches
 }
 
-fn damages(len: usize, [edge, samples]: [usize; 2], random: &mut Random) -> Vec<Damage> {
-    let mut places: Vec<usize> = (0..len.min(edge)).chain(len.saturating_sub(edge)..len).collect();
-    if len > 2 * edge {
-        places.extend((0..samples).map(|_| random.below(len as u64) as usize));
+/// At most this many damages of a file.
+fn damages(len: usize, count: usize, random: &mut Random) -> Vec<Damage> {
+    let [first, last, others] = PLACES;
+    let mut places: BTreeSet<usize> = (0..len.min(first)).chain(len.saturating_sub(last)..len).collect();
+    places.extend((0..if len > 0 { others } else { 0 }).map(|_| random.below(len as u64) as usize));
+    let mut damages: Vec<_> = places.iter().map(|at| Damage::Cut(*at)).collect();
+    damages.extend(places.iter().map(|at| Damage::Flip { at: *at, mask: 1 << random.below(8) }));
+    while damages.len() > count {
+        damages.swap_remove(random.below(damages.len() as u64) as usize);
     }
-    let flip = |at, random: &mut Random| Damage::Flip { at, mask: 1 << random.below(8) };
-    let flips: Vec<_> = places.iter().map(|at| flip(*at, random)).collect();
-    flips.into_iter().chain(places.into_iter().map(Damage::Cut)).collect()
+    damages
 }
 
 fn apply(content: &[u8], damage: Damage) -> Vec<u8> {
@@ -165,13 +169,16 @@ fn is_raw(content: &[u8]) -> bool {
 fn a_damaged_directory_is_refused_or_has_the_same_history() {
     let (dir, mut random) = (tempfile::tempdir().unwrap(), Random(7));
     let (mut tried, mut refused) = (0, 0);
+    let factor = std::env::var("DAMAGE").map_or(1, |factor| factor.parse().unwrap());
     for fixture in fixtures() {
         let files = unpack(&fixture);
         let sound = load(&files, dir.path()).unwrap();
-        let is_large = files.values().map(|content| content.len()).sum::<usize>() > LARGE;
-        let places = if is_large { PLACES_OF_LARGE } else { PLACES };
+        let content = sound.snapshot.as_ref().map_or(0, |snapshot| snapshot.content.len());
+        let size: usize =
+            files.values().map(|content| content.len()).sum::<usize>() + COMPRESSED_COST * content;
+        let count = (BYTES * factor / (size + 1)).max(files.len() * 8) / files.len().max(1);
         for (name, content) in &files {
-            for damage in damages(content.len(), places, &mut random) {
+            for damage in damages(content.len(), count, &mut random) {
                 let mut damaged = files.clone();
                 damaged.insert(name.clone(), Arc::new(apply(content, damage)));
                 tried += 1;
