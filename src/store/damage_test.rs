@@ -5,12 +5,12 @@
 //!
 //! * **The last batch of the last open segment that has one** may be missing, and nothing else, when a byte of it
 //!   is flipped: a power cut in the middle of its write leaves the same picture.
-//! * **An open segment that was cut short** ends with the last batch it still holds: closing cuts it behind its
-//!   last batch before it is renamed, and nothing in the file tells how many there were.
-//! * **Metadata** has no checksum: a flipped byte may show as another term or vote. Entries and snapshot are the
-//!   same, or the start is refused.
-//! * **The content of a snapshot without compression** has no checksum, and an LZ4 frame whose magic number is
-//!   gone looks like such a one. The store gives it out as it is; `db::snapshot` checks its structure.
+//! * **An open segment that was cut short** ends with the last batch it still holds: closing cuts it behind
+//!   its last batch before it is renamed, and nothing in the file tells how many there were.
+//! * **Metadata** has no checksum: a flipped byte may show as another term or vote. Entries and snapshot are
+//!   the same, or the start is refused.
+//! * **The content of a snapshot without compression** has no checksum, and an LZ4 frame whose magic number
+//!   is gone looks like such a one. The store gives it out as it is; `db::snapshot` checks its structure.
 //! * **Snapshot data of no bytes** does not count, as in C: then an older snapshot and the log must have it all.
 
 use super::crash_fs::{CrashFs, Files, Model, Random, files};

@@ -268,9 +268,9 @@ impl Source<'_> {
         Ok(attempt)
     }
 
-    /// Makes durable what a process that was killed may have left half-way: a new name whose directory it had
-    /// not synced yet, or a vote that the C library wrote in place. What is loaded must not go away again, and
-    /// what is removed here must not go before that which replaces it.
+    /// Makes durable what a process that was killed may have left half-way: a new name whose directory it
+    /// had not synced yet, or a vote that the C library wrote in place. What is loaded must not go away
+    /// again, and what is removed here must not go before that which replaces it.
     fn settle(&self) -> io::Result<()> {
         for name in ["metadata1", "metadata2"] {
             match self.fs.open(&self.file(name)) {

@@ -12,8 +12,8 @@
 //! write never touches the file that is in force. The higher version wins.
 //!
 //! There is no checksum: a file that is half old and half new, or that has its size and not its bytes, would
-//! be believed or refused. So a new one is written beside and renamed over the old one when it is durable. That
-//! takes two syncs instead of one, in an election: safety before latency.
+//! be believed or refused. So a new one is written beside and renamed over the old one when it is durable.
+//! That takes two syncs instead of one, in an election: safety before latency.
 //! The C library writes in place; what a crash leaves of the first write to a file may be too short, and then
 //! counts as absent. A file that became too short later is refused: it may have been the one in force.
 

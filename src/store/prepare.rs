@@ -7,8 +7,8 @@
 //! us into zeroed blocks, 280 to 320 us into blocks that are only reserved. The first spare of a run, and any
 //! that an append already waits for, is only reserved: somebody waits.
 //!
-//! The format at its beginning is durable, too. If it came with the first batch, a crash could leave a part of
-//! that batch without it, and nobody could tell such a segment from a damaged one.
+//! The format at its beginning is durable, too. If it came with the first batch, a crash could leave a part
+//! of that batch without it, and nobody could tell such a segment from a damaged one.
 //!
 //! The order of the counters is the order of the log. Spares are handed out in that order, and segments are
 //! closed in that order.
