@@ -11,7 +11,7 @@ use super::budget::{Budget, ClientWatch};
 use super::lane::LaneGuard;
 use super::query::Query;
 use super::registry::{Database, Registry};
-use super::{CANTOPEN, Failure, Proposal, Refused, Request, command};
+use super::{CANTOPEN, Failure, INTERRUPT, Proposal, Refused, Request, command};
 use crate::config::{PIPELINE_BYTES_MAX, PIPELINE_TRANSACTIONS_MAX};
 use crate::sqlite::{self, Statement, Step, TransactionState};
 use crate::vfs::{VfsConnection, View};
@@ -225,9 +225,27 @@ impl DatabaseConnection {
     async fn finish(&mut self, outcome: Result<(), Failure>) -> Result<ExecResult, Failure> {
         let sqlite = self.sqlite()?;
         let (last_insert_id, rows_affected) = (sqlite.last_insert_rowid(), sqlite.changes());
+        let proposals = self.gate.proposals;
         self.leave()?;
         self.settle().await?;
-        outcome.map(|()| ExecResult { last_insert_id, rows_affected })
+        match outcome {
+            Ok(()) => Ok(ExecResult { last_insert_id, rows_affected }),
+            // What the same request wrote before stands.
+            Err(failure) if proposals > 0 && self.was_cut_off(&failure) => {
+                Err(Refused::LeadershipLost.into())
+            }
+            Err(failure) => Err(self.explain(failure)),
+        }
+    }
+
+    /// What a client is told of a failure: a statement that was stopped because leadership ended did not fail
+    /// for a reason of its own, and can be repeated elsewhere.
+    pub fn explain(&self, failure: Failure) -> Failure {
+        if self.was_cut_off(&failure) { Refused::NotLeader.into() } else { failure }
+    }
+
+    fn was_cut_off(&self, failure: &Failure) -> bool {
+        failure.code == INTERRUPT && self.budget.leadership_ended()
     }
 
     async fn exec_statement(
@@ -275,6 +293,10 @@ impl DatabaseConnection {
         let database = self.database.clone();
         let lane = database.lane.acquire(self.registry.status.busy_timeout()).await;
         let lane = lane.map_err(|_| failure::DATABASE_LOCKED)?;
+        if self.budget.leadership_ended() {
+            // This node may lead again, but the session is to begin anew: see the gateway.
+            return Err(Refused::NotLeader.into());
+        }
         if !self.registry.status.is_ready() {
             self.confirm().await?;
         }
@@ -317,7 +339,8 @@ impl DatabaseConnection {
         let (done, confirmed) = oneshot::channel();
         // As with proposals: the outcome reports a node that has stopped.
         let _ = self.requests.send(Request::Read { done }).await;
-        confirmed.await.unwrap_or(Err(Refused::LeadershipLost)).map_err(Failure::from)
+        // Whatever the reason: nothing was executed yet.
+        confirmed.await.unwrap_or(Err(Refused::NotLeader)).map_err(|_| Refused::NotLeader.into())
     }
 
     /// After a statement ran: the transaction it closed, if any, goes to the log in the order of execution.

@@ -89,7 +89,23 @@ impl Session {
         if let Err(Failure { code, text }) = outcome {
             response::failure(&mut self.out, code, text.as_bytes());
         }
-        self.client.send(&mut self.out).await
+        self.send(None).await.map(drop)
+    }
+
+    /// Writes what is in the buffer, as fast as the client takes it. If leadership ends before that, the
+    /// query is lost and everything else that the session has open: locks of a client that does not read must
+    /// not keep this node from following the next leader.
+    async fn send(&mut self, query: Option<Query>) -> Result<Option<Query>, Closed> {
+        let sending = self.client.send(&mut self.out);
+        tokio::pin!(sending);
+        tokio::select! {
+            biased;
+            sent = &mut sending => return sent.map(|()| query),
+            Ok(()) = self.period.changed() => {}
+        }
+        drop(query);
+        self.connection = None;
+        sending.await.map(|()| None)
     }
 
     /// The next request. Meanwhile an open transaction is rolled back if leadership ends.
@@ -105,6 +121,9 @@ impl Session {
 
     /// Appends the answer, or returns the failure to answer with.
     async fn answer(&mut self, request: Request) -> Result<Result<(), Failure>, Closed> {
+        if self.depends_on_transfer(&request) {
+            self.shared.registry.status.transfer_ended().await;
+        }
         if self.period.has_changed().unwrap_or(false) {
             self.period.mark_unchanged();
             self.connection = None;
@@ -115,6 +134,17 @@ impl Session {
             _ => {}
         }
         Ok(self.answer_at_once(request).await)
+    }
+
+    /// Whether a client that is answered before a transfer of the leadership has ended would have to ask
+    /// again: who is told "not leader" must find the new one, or it gives up after a few attempts.
+    fn depends_on_transfer(&self, request: &Request) -> bool {
+        match request {
+            Request::Open { .. } | Request::Prepare { .. } => true,
+            Request::Exec(_) | Request::ExecSql(_) | Request::Query(_) | Request::QuerySql(_) => true,
+            Request::Leader => self.shared.membership.leader().is_none(),
+            _ => false,
+        }
     }
 
     async fn answer_at_once(&mut self, request: Request) -> Result<(), Failure> {
@@ -257,7 +287,10 @@ impl Session {
             if let Err(failure) = connection.resume_query().await {
                 break Some(Some(failure));
             }
-            self.client.send(&mut self.out).await?;
+            query = match self.send(Some(query)).await? {
+                Some(query) => query,
+                None => return Ok(Err(failure::NOT_LEADER.into())),
+            };
             if self.client.verdict() == Verdict::Stop {
                 break Some(None);
             }
@@ -271,7 +304,7 @@ impl Session {
                 self.out.clear();
                 Ok(Err(failure))
             }
-            (Some(Some(failure)), Ok(())) => Ok(Err(failure)),
+            (Some(Some(failure)), Ok(())) => Ok(Err(connection.explain(failure))),
             (Some(None), Ok(())) => {
                 self.out.clear();
                 self.client.take_interrupt().await?;
@@ -298,7 +331,7 @@ impl Session {
         response::file_head(&mut self.out, files[0]);
         for pages in image.pages.chunks(DUMP_CHUNK_PAGES) {
             pages.iter().for_each(|page| self.out.extend_from_slice(&page[..]));
-            self.client.send(&mut self.out).await?;
+            self.send(None).await?;
         }
         response::file_head(&mut self.out, files[1]);
         Ok(Ok(()))
@@ -316,6 +349,11 @@ impl Session {
         let _ = self.shared.orders.send(Order { kind, done }).await;
         match outcome.await {
             Ok(Ok(())) => {
+                response::empty(&mut self.out);
+                Ok(())
+            }
+            // Somebody else leads than was meant to, but this node does not: C calls it done.
+            Ok(Err(Refusal::NotTransferred)) if !self.shared.registry.status.is_leading() => {
                 response::empty(&mut self.out);
                 Ok(())
             }
