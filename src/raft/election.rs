@@ -246,8 +246,6 @@ impl Raft {
         leader.follow_configuration(self.configurations.current(), self.options.id, self.log.last_index());
         self.standing = Standing::Leader(Box::new(leader));
         self.report_role(out);
-        // One of an earlier term: nobody took that leadership before this server got it back.
-        self.give_up_transfer(out);
         let persisted = self.persistence.persisted_index();
         if sole_voter {
             // Entries of older terms do not commit by counting, because another leader might still replace
