@@ -88,11 +88,8 @@ impl Status {
 
     /// Waits until no transfer is under way. A transfer has a deadline.
     pub async fn transfer_ended(&self) {
-        // While transactions may be executed there is none: most requests look at one atomic only.
-        if !self.is_ready() {
-            // The sender lives as long as `self`.
-            let _ = self.transferring.subscribe().wait_for(|transferring| !transferring).await;
-        }
+        // The sender lives as long as `self`.
+        let _ = self.transferring.subscribe().wait_for(|transferring| !transferring).await;
     }
 
     /// Number of the current period of leadership.

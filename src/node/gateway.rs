@@ -121,9 +121,6 @@ impl Session {
 
     /// Appends the answer, or returns the failure to answer with.
     async fn answer(&mut self, request: Request) -> Result<Result<(), Failure>, Closed> {
-        if self.depends_on_transfer(&request) {
-            self.shared.registry.status.transfer_ended().await;
-        }
         if self.period.has_changed().unwrap_or(false) {
             self.period.mark_unchanged();
             self.connection = None;
@@ -136,36 +133,25 @@ impl Session {
         Ok(self.answer_at_once(request).await)
     }
 
-    /// Whether a client that is answered before a transfer of the leadership has ended would have to ask
-    /// again: who is told "not leader" must find the new one, or it gives up after a few attempts.
-    fn depends_on_transfer(&self, request: &Request) -> bool {
-        match request {
-            Request::Open { .. } | Request::Prepare { .. } => true,
-            Request::Exec(_) | Request::ExecSql(_) | Request::Query(_) | Request::QuerySql(_) => true,
-            Request::Leader => self.shared.membership.leader().is_none(),
-            _ => false,
-        }
-    }
-
     async fn answer_at_once(&mut self, request: Request) -> Result<(), Failure> {
         match request {
-            Request::Leader => self.leader(),
+            Request::Leader => self.leader().await,
             Request::Client { .. } => response::welcome(&mut self.out, CLIENT_HEARTBEAT_TIMEOUT_MS),
-            Request::Open { name, .. } => self.open(&name)?,
+            Request::Open { name, .. } => self.open(&name).await?,
             Request::Prepare { db, sql, schema } => {
                 let allow_tail = schema == Schema::V1;
-                let stmt = self.leading()?.connection(db)?.prepare(&sql, allow_tail).await?;
+                let stmt = self.leading().await?.connection(db)?.prepare(&sql, allow_tail).await?;
                 let (parameters, tail_offset) = (stmt.parameters, stmt.tail_offset as u64);
                 let stmt = Stmt { db: 0, id: stmt.id, params: parameters, tail_offset };
                 response::stmt(&mut self.out, schema, stmt);
             }
             Request::Exec(exec) => {
-                let connection = self.leading()?.connection(exec.db.into())?;
+                let connection = self.leading().await?.connection(exec.db.into())?;
                 let result = connection.exec(exec.statement, exec.params).await?;
                 self.result(result);
             }
             Request::ExecSql(exec) => {
-                let connection = self.leading()?.connection(exec.db)?;
+                let connection = self.leading().await?.connection(exec.db)?;
                 let result = connection.exec_sql(exec.sql, exec.params).await?;
                 self.result(result);
             }
@@ -204,8 +190,15 @@ impl Session {
         Ok(())
     }
 
-    fn leading(&mut self) -> Result<&mut Session, Failure> {
-        if self.shared.registry.status.is_leading() { Ok(self) } else { Err(failure::NOT_LEADER.into()) }
+    /// Who is refused looks for the new leader, and gives up if it fails to find one a few times: so a refusal
+    /// waits until there is one, if this node handed over.
+    async fn leading(&mut self) -> Result<&mut Session, Failure> {
+        let status = &self.shared.registry.status;
+        if status.is_leading() {
+            return Ok(self);
+        }
+        status.transfer_ended().await;
+        Err(failure::NOT_LEADER.into())
     }
 
     fn connection(&mut self, db: u64) -> Result<&mut DatabaseConnection, Failure> {
@@ -213,8 +206,12 @@ impl Session {
         open.ok_or_else(|| failure::NO_DATABASE.into())
     }
 
-    fn leader(&mut self) {
-        let leader = self.shared.membership.leader();
+    async fn leader(&mut self) {
+        let mut leader = self.shared.membership.leader();
+        if leader.is_none() {
+            self.shared.registry.status.transfer_ended().await;
+            leader = self.shared.membership.leader();
+        }
         let (id, address) = leader.as_ref().map_or((0, ""), |s| (s.id.0, s.address.as_str()));
         match self.protocol {
             Protocol::Current => response::server(&mut self.out, id, address.as_bytes()),
@@ -222,8 +219,8 @@ impl Session {
         }
     }
 
-    fn open(&mut self, name: &Bytes) -> Result<(), Failure> {
-        self.leading()?;
+    async fn open(&mut self, name: &Bytes) -> Result<(), Failure> {
+        self.leading().await?;
         if self.connection.is_some() {
             return Err(failure::ALREADY_OPEN.into());
         }
@@ -252,7 +249,7 @@ impl Session {
     }
 
     async fn answer_query(&mut self, request: Request) -> Result<Result<(), Failure>, Closed> {
-        let begun = match self.leading() {
+        let begun = match self.leading().await {
             Ok(session) => session.begin_query(request).await,
             Err(failure) => Err(failure),
         };
@@ -343,7 +340,7 @@ impl Session {
 
     /// Has the Raft thread change the cluster, and waits until that is done.
     async fn order(&mut self, kind: OrderKind) -> Result<(), Failure> {
-        self.leading()?;
+        self.leading().await?;
         let (done, outcome) = oneshot::channel();
         // The queue is closed only once the node has stopped; then the outcome reports it.
         let _ = self.shared.orders.send(Order { kind, done }).await;

@@ -19,8 +19,9 @@ const NO_DATABASE: &str = "12 no database opened";
 /// Computes for ever.
 const ENDLESS: &str =
     "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c";
-/// Returns rows for ever.
-const ENDLESS_ROWS: &str = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n FROM c";
+/// Returns rows for ever, large ones, so that the buffers of the socket are soon full.
+const ENDLESS_ROWS: &str =
+    "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n, zeroblob(100000) FROM c";
 
 /// An answer in a few words.
 fn brief(answer: Result<Response, Failure>) -> String {
@@ -383,25 +384,21 @@ impl Following {
         }
     }
 
-    /// The last leader first, then all; each is believed once. Between two rounds it waits, as Go does.
+    /// The last leader first, then all. If nobody named the leader, Go would wait and ask them all again.
     fn connect(&mut self) -> Result<Client, Failure> {
-        let begin = Instant::now();
-        loop {
-            let first = self.leader.take();
-            for node in first.into_iter().chain(self.nodes.clone()) {
-                let found = match self.probe(node) {
-                    Err(Some(reported)) if first != Some(node) => self.probe(reported).map(|c| (reported, c)),
-                    outcome => outcome.map(|client| (node, client)),
-                };
-                if let Ok((address, mut client)) = found {
-                    self.leader = Some(address);
-                    client.open("test.db")?;
-                    return Ok(client);
-                }
+        let first = self.leader.take();
+        for node in first.into_iter().chain(self.nodes.clone()) {
+            let found = match self.probe(node) {
+                Err(Some(reported)) if first != Some(node) => self.probe(reported).map(|c| (reported, c)),
+                outcome => outcome.map(|client| (node, client)),
+            };
+            if let Ok((address, mut client)) = found {
+                self.leader = Some(address);
+                client.open("test.db")?;
+                return Ok(client);
             }
-            assert!(begin.elapsed() < PATIENCE, "no leader");
-            std::thread::sleep(Duration::from_millis(100));
         }
+        panic!("nobody names the leader")
     }
 
     fn attempt<T>(&mut self, request: impl Fn(&mut Client) -> Result<T, Failure>) -> Result<T, Failure> {
@@ -433,6 +430,15 @@ impl Following {
     }
 }
 
+/// Ends the threads that look at it, also when a test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// When a write was acknowledged and by whom.
 type Acknowledged = Mutex<Vec<(Instant, SocketAddr)>>;
 
@@ -456,6 +462,22 @@ fn read_until(stop: &AtomicBool, mut client: Following) {
     }
 }
 
+/// Asks a node that hands over, all the time: it names a leader at any moment, and whoever it refuses finds the
+/// new one.
+fn ask_until(stop: &AtomicBool, cluster: &Cluster, from: usize, to: usize) {
+    let [from, to] = [from, to].map(|n| &cluster.members[n]);
+    let names = [from, to].map(|member| format!("leader {}", member.id));
+    while !stop.load(Ordering::Relaxed) {
+        let mut client = Client::connect(from.address).unwrap();
+        let named = brief(client.call(Request::Leader));
+        assert!(names.contains(&named), "the old leader names {named}");
+        if brief(client.call(open("test.db"))) == NOT_LEADER {
+            let mut new = Client::connect(to.address).unwrap();
+            assert_eq!(brief(new.call(Request::Leader)), names[1], "refused too early");
+        }
+    }
+}
+
 /// Milliseconds without an acknowledged write around each change of the leader, ascending.
 fn gaps_ms(mut acknowledged: Vec<(Instant, SocketAddr)>) -> Vec<f64> {
     acknowledged.sort_unstable_by_key(|(time, _)| *time);
@@ -470,6 +492,7 @@ fn gaps_ms(mut acknowledged: Vec<(Instant, SocketAddr)>) -> Vec<f64> {
 fn clients_that_follow_the_leader_see_no_failure_when_it_is_transferred() {
     let setting = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let (transfers, writers): (usize, usize) = (setting("TRANSFERS", 8), setting("WRITERS", 2));
+    let measured = std::env::var_os("TRANSFERS").is_some();
     let cluster = Cluster::with_latency(3, 200);
     cluster.exec("CREATE TABLE t (n INTEGER)");
     let nodes: Vec<SocketAddr> = cluster.members.iter().map(|m| m.address).collect();
@@ -477,6 +500,7 @@ fn clients_that_follow_the_leader_see_no_failure_when_it_is_transferred() {
     let (stop, acknowledged) = (AtomicBool::new(false), Acknowledged::default());
     let mut answered = Vec::new();
     std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
         for _ in 0..writers {
             scope.spawn(|| write_until(&stop, client(), &acknowledged));
         }
@@ -484,13 +508,20 @@ fn clients_that_follow_the_leader_see_no_failure_when_it_is_transferred() {
         let mut here = cluster.leader_index();
         for _ in 0..transfers {
             std::thread::sleep(Duration::from_millis(150));
-            let begin = Instant::now();
-            transfer(&cluster, here, (here + 1) % 3);
-            answered.push(begin.elapsed().as_secs_f64() * 1000.0);
-            here = (here + 1) % 3;
+            let there = (here + 1) % 3;
+            let handed_over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let _stop = Stop(&handed_over);
+                if !measured {
+                    scope.spawn(|| ask_until(&handed_over, &cluster, here, there));
+                }
+                let begin = Instant::now();
+                transfer(&cluster, here, there);
+                answered.push(begin.elapsed().as_secs_f64() * 1000.0);
+            });
+            here = there;
         }
         std::thread::sleep(Duration::from_millis(150));
-        stop.store(true, Ordering::Relaxed);
     });
     let acknowledged = acknowledged.into_inner().unwrap();
     // Each write happened once.
