@@ -1,8 +1,8 @@
 //! Conformance with the client protocol: connections that were recorded with C nodes, replayed against ours.
 //!
 //! One test plays all of them, one after another, each against a fresh node: they share an address, because
-//! LEADER and CLUSTER answer with it. Those recorded in a cluster are played in the order of the recording, on
-//! one cluster, which each leaves as the next one found it.
+//! LEADER and CLUSTER answer with it. Those recorded in a cluster are played in the order of the recording,
+//! on one cluster, which each leaves as the next one found it.
 //!
 //! With `WIRE_CONFORMANCE_HOST` in the environment that test starts the nodes of another library instead, and
 //! plays what was recorded with the version in `WIRE_CONFORMANCE_VERSION`, without our differences. The

@@ -1,6 +1,7 @@
 //! What clients are told when leadership ends, for every kind of request and every way of losing it, and what
-//! they find afterwards. The rule: "leadership lost" (10506) only if something of the request may have reached
-//! a log, "not leader" (10250) only if nothing has, so that a client may repeat what was refused with it.
+//! they find afterwards. The rule: "leadership lost" (10506) only if something of the request may have
+//! reached a log, "not leader" (10250) only if nothing has, so that a client may repeat what was refused
+//! with it.
 
 use crate::cluster::{Cluster, PATIENCE};
 use crate::support::{Client, Failure, text};
@@ -360,8 +361,8 @@ fn a_transfer_that_fails_delays_requests_and_fails_none() {
     assert_eq!(brief(opening.receive()), "database 0");
 }
 
-/// A client as go-dqlite with Go's database/sql makes it: one connection, which it gives up on these codes and
-/// on the end of the stream; a request is tried three times, each time with a connection to the leader.
+/// A client as go-dqlite with Go's database/sql makes it: one connection, which it gives up on these codes
+/// and on the end of the stream; a request is tried three times, each time with a connection to the leader.
 struct Following {
     nodes: Vec<SocketAddr>,
     leader: Option<SocketAddr>,
@@ -462,8 +463,8 @@ fn read_until(stop: &AtomicBool, mut client: Following) {
     }
 }
 
-/// Asks a node that hands over, all the time: it names a leader at any moment, and whoever it refuses finds the
-/// new one.
+/// Asks a node that hands over, all the time: it names a leader at any moment, and whoever it refuses finds
+/// the new one.
 fn ask_until(stop: &AtomicBool, cluster: &Cluster, from: usize, to: usize) {
     let [from, to] = [from, to].map(|n| &cluster.members[n]);
     let names = [from, to].map(|member| format!("leader {}", member.id));
@@ -530,10 +531,10 @@ fn clients_that_follow_the_leader_see_no_failure_when_it_is_transferred() {
     let gaps = gaps_ms(acknowledged);
     assert_eq!(gaps.len(), transfers);
     answered.sort_unstable_by(f64::total_cmp);
-    for (what, times) in [("without a write", gaps), ("until TRANSFER was answered", answered)] {
+    for (what, times) in [("ms without a write", gaps), ("ms until TRANSFER was answered", answered)] {
         let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
         println!(
-            "{transfers} transfers, {writers} writers, {writes} writes: {what} {median:.1} ms, worst {worst:.1} ms"
+            "{transfers} transfers, {writers} writers, {writes} writes: {what} median {median:.1} worst {worst:.1}"
         );
     }
 }
