@@ -190,8 +190,8 @@ impl Session {
         Ok(())
     }
 
-    /// Who is refused looks for the new leader, and gives up if it fails to find one a few times: so a refusal
-    /// waits until there is one, if this node handed over.
+    /// Who is refused looks for the new leader, and gives up if it fails to find one a few times: so a
+    /// refusal waits until there is one, if this node handed over.
     async fn leading(&mut self) -> Result<&mut Session, Failure> {
         let status = &self.shared.registry.status;
         if status.is_leading() {

@@ -533,8 +533,7 @@ fn clients_that_follow_the_leader_see_no_failure_when_it_is_transferred() {
     answered.sort_unstable_by(f64::total_cmp);
     for (what, times) in [("ms without a write", gaps), ("ms until TRANSFER was answered", answered)] {
         let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
-        println!(
-            "{transfers} transfers, {writers} writers, {writes} writes: {what} median {median:.1} worst {worst:.1}"
-        );
+        let load = format!("{transfers} transfers, {writers} writers, {writes} writes");
+        println!("{load}: {what}: median {median:.1}, worst {worst:.1}");
     }
 }
