@@ -236,9 +236,9 @@ class Member:
         assert status == 0, f"node {self.id} with {self.library} ended with {status}, see {self.log}"
 
     def stopped_in_truncation(self):
-        """Whether the C library was told to stop while a thread of it truncated the log: C-raft before 0.17.1 then frees
-        what that thread works with (docs/ARCHITECTURE.md, section 11). Known only with C-raft's trace: while it truncates
-        it completes no write."""
+        """Whether the C library was told to stop while a thread of it truncated the log: C-raft before 0.17.1 then
+        frees what that thread works with (docs/ARCHITECTURE.md, section 11). Known only with C-raft's trace: while it
+        truncates it completes no write."""
         truncating = False
         for line in self.trace():
             if TRUNCATES in line:

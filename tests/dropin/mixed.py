@@ -133,17 +133,17 @@ def reads(directory, _):
 
 
 def truncation(directory, _):
-    with Cluster(directory).form([OURS, OURS, C]) as cluster:
+    with Cluster(directory, latency_ms=60).form([OURS, OURS, C]) as cluster:
         cluster.exec("CREATE TABLE IF NOT EXISTS t (n INTEGER)")
         *others, old = cluster.members
         for turn in range(5):
             cluster.lead(old)
-            for member in others:
-                member.kill()
-            # It stores this one, and nobody is left to commit it.
             with Client(old.address) as client:
                 client.open("test.db")
                 written = old.traced(STORED)
+                for member in others:
+                    member.kill()
+                # It leads for a while yet and stores this one, and nobody is left to commit it.
                 client.send(8, word(0) + text("INSERT INTO t VALUES (-1)"))
                 wait_for("the entry on the disk", lambda: old.traced(STORED) > written)
             old.kill()
@@ -208,7 +208,7 @@ def check(cluster, acknowledged):
         assert found == count, f"writer {writer}: {found} rows of {count} acknowledged ones"
 
 
-SCENARIOS = {"membership": membership, "snapshots": snapshots, "reads": reads, "truncation": truncation, "upgrade": upgrade}
+SCENARIOS = {each.__name__: each for each in (membership, snapshots, reads, truncation, upgrade)}
 
 
 def main(directory, scenario, seconds=20):
