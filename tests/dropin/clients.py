@@ -16,6 +16,8 @@ WRITERS = 3
 REGISTERS = 5
 # Reads sent ahead to nodes that may be paused, and how long their answers are waited for.
 AHEAD_MAX, AHEAD_S = 64, 8.0
+# Open connections to each node that are kept for such reads, and how often one of them is used.
+IDLE_MAX, IDLE_PERIOD_S = 32, 0.1
 # Nothing was executed: not the leader, no database open (12), busy.
 NOT_DONE = (10250, 12, BUSY, BUSY_RECOVERY)
 PROGRESS_S = 90
@@ -248,31 +250,55 @@ class Registers:
         self.note(key, asked._replace(end=time.monotonic()))
 
     def read_ahead(self):
-        """Each read on a connection of its own: the kernel takes it also for a node that is paused."""
+        """Without waiting for answers: the kernel takes reads also for a node that is paused. Some go on connections of
+        their own, and some on connections that were open before, which such a node serves first when it goes on."""
+        idle = {member.id: [] for member in self.cluster.members}
+        last = dict.fromkeys(idle, 0.0)
         with selectors.DefaultSelector() as waiting:
             while not self.stopping.is_set():
                 member, key = random.choice(self.cluster.members), random.choice(self.keys)
-                if len(waiting.get_map()) < AHEAD_MAX:
-                    with contextlib.suppress(OSError):
-                        client = Client(member.address, 0.1)
+                statement = f"SELECT v FROM registers WHERE k = {key}"
+                now = time.monotonic()
+                with contextlib.suppress(OSError):
+                    if idle[member.id] and now > last[member.id] + IDLE_PERIOD_S:
+                        last[member.id] = now
+                        client, opened = idle[member.id].pop(), True
                         begin = time.monotonic()
-                        client.ask_ahead("test.db", f"SELECT v FROM registers WHERE k = {key}")
-                        waiting.register(client.socket, selectors.EVENT_READ, (client, member, key, begin))
-                self.take_answers(waiting, 0.02)
+                        client.ask(statement)
+                        waiting.register(client.socket, selectors.EVENT_READ, (client, opened, member, key, begin))
+                    elif len(waiting.get_map()) < AHEAD_MAX:
+                        client, opened = Client(member.address, 0.1), False
+                        begin = time.monotonic()
+                        client.ask_open("test.db")
+                        client.ask(statement)
+                        waiting.register(client.socket, selectors.EVENT_READ, (client, opened, member, key, begin))
+                self.take_answers(waiting, idle)
             while waiting.get_map():
-                self.take_answers(waiting, 0.02)
+                self.take_answers(waiting, idle)
+        for client in itertools.chain(*idle.values()):
+            client.socket.close()
 
-    def take_answers(self, waiting, seconds):
-        for chosen, _ in waiting.select(seconds):
-            client, member, key, begin = chosen.data
+    def take_answers(self, waiting, idle):
+        for chosen, _ in waiting.select(0.02):
+            client, opened, member, key, begin = chosen.data
             waiting.unregister(chosen.fileobj)
-            with client, contextlib.suppress(OSError, Refused):
+            try:
                 client.socket.settimeout(2.0)
-                [(seen,)] = client.answer_ahead()
-                name = f"ahead to {member.id}"
-                self.note(key, Operation("read", begin, time.monotonic(), seen=seen, client=name))
+                if not opened:
+                    client.answer_open()
+                [(seen,)] = client.answer()
+            except (OSError, Refused):
+                client.socket.close()
+                continue
+            name = f"ahead to {member.id}"
+            self.note(key, Operation("read", begin, time.monotonic(), seen=seen, client=name))
+            if len(idle[member.id]) < IDLE_MAX:
+                idle[member.id].append(client)
+            else:
+                client.socket.close()
+        patience_s = 0.5 if self.stopping.is_set() else AHEAD_S
         for chosen in list(waiting.get_map().values()):
-            if time.monotonic() > chosen.data[3] + (0.5 if self.stopping.is_set() else AHEAD_S):
+            if time.monotonic() > chosen.data[-1] + patience_s:
                 waiting.unregister(chosen.fileobj)
                 chosen.fileobj.close()
 

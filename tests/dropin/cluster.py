@@ -118,7 +118,8 @@ class Client:
         return reader.word(), reader.text()
 
     def open(self, name):
-        self.call(3, text(name) + word(0) + text("volatile"), 4)
+        self.ask_open(name)
+        self.answer_open()
 
     def exec(self, sql):
         """The number of rows changed."""
@@ -127,15 +128,21 @@ class Client:
         return reader.word()
 
     def query(self, sql):
-        return self.rows(self.call(9, word(0) + text(sql), 7))
+        self.ask(sql)
+        return self.answer()
 
-    def ask_ahead(self, name, sql):
-        """OPEN and a query, without waiting for the answers."""
+    # The two halves of open and query, for those who do not wait for the answers.
+
+    def ask_open(self, name):
         self.send(3, text(name) + word(0) + text("volatile"))
+
+    def answer_open(self):
+        self.expect(4)
+
+    def ask(self, sql):
         self.send(9, word(0) + text(sql))
 
-    def answer_ahead(self):
-        self.expect(4)
+    def answer(self):
         return self.rows(self.expect(7))
 
     def rows(self, reader):

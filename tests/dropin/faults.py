@@ -2,8 +2,8 @@
 
     faults.py DIRECTORY loopback|namespaces NODES KILLS PAUSES PARTITIONS SEED
 
-KILLS counts those of the leader; all other kinds that are possible there come once. A count of 0 stands for one fault of each
-kind of it. Checked for every fault (clients.py): no acknowledged write is lost, no read is stale, the histories of registers
+KILLS counts those of the leader; all other kinds that are possible there come once. A count of 0 stands for one fault of
+each kind, and without kills all is short. Checked for every fault (clients.py): no acknowledged write is lost, no read is stale, the histories of registers
 are linearizable; where a majority is connected, writes go on during the fault; and afterwards the cluster is whole
 again: every writer goes on and all nodes hold the same database.
 """
@@ -35,6 +35,7 @@ PARTITIONS = [
     "cut two followers from each other",
     "everybody is alone",
     "unplug the leader",
+    "pause the leader and isolate it",
     "isolate one leader after the other",
     "the leader's link flaps",
     "the leader's link is slow and loses",
@@ -49,9 +50,10 @@ OTHERS = [
 
 
 class Faults:
-    def __init__(self, cluster):
+    def __init__(self, cluster, short):
         self.cluster = cluster
         self.network = cluster.network
+        self.short = short
         self.markers = 0
 
     def followers(self):
@@ -67,7 +69,7 @@ class Faults:
         begin = time.monotonic()
         timeout_s = 0.3
         while time.monotonic() < begin + limit_s:
-            for member in self.cluster.members:
+            for member in filter(lambda m: m.running(), self.cluster.members):
                 try:
                     with Client(member.address, timeout_s) as client:
                         client.open("test.db")
@@ -80,11 +82,16 @@ class Faults:
         raise AssertionError(f"no write for {limit_s} s")
 
     def restart(self, members, end):
+        """Sometimes before the others have noticed, sometimes after they went on; then the seconds until a write."""
         for member in members:
             end(member)
+        writes = None
+        if len(members) <= self.minority() and random.random() < 0.5:
+            writes = self.write()
         time.sleep(random.uniform(0, 0.5))
         for member in members:
             member.start(OURS)
+        return writes
 
     def pause(self, members):
         """Seconds without writes, if others can go on."""
@@ -92,7 +99,7 @@ class Faults:
             member.pause()
         try:
             writes = self.write() if len(members) <= self.minority() else None
-            time.sleep(random.choice([random.uniform(0, 1.5), random.uniform(0, 4)]))
+            time.sleep(random.uniform(0, 1.5 if self.short else random.choice([1.5, 4])))
             return writes
         finally:
             for member in members:
@@ -108,7 +115,7 @@ class Faults:
         finally:
             self.network.heal()
 
-    def kill_or_pause(self, kind):
+    def strike(self, kind):
         members = self.cluster.members
         leader = self.cluster.leader()
         minority = self.minority()
@@ -139,8 +146,8 @@ class Faults:
         others = [member.id for member in followers]
         one, *rest = others
         without_one = [id for id in ids if id != one]
-        # Mostly short; beyond ten seconds the kernel has given up connections.
-        seconds = random.choice([random.uniform(0, 3), random.uniform(0, 3), random.uniform(5, 14)])
+        # Beyond ten seconds the kernel has given up connections.
+        seconds = random.uniform(0, 1.5) if self.short else random.choice([random.uniform(0, 3), random.uniform(3, 14)])
         match kind:
             case "isolate the leader from its peers":
                 return self.cut(both_ways([leader.id], others), seconds)
@@ -171,6 +178,8 @@ class Faults:
         match kind:
             case "unplug the leader":
                 return self.unplug(leader, seconds)
+            case "pause the leader and isolate it":
+                return self.pause_and_isolate(leader, others, seconds)
             case "isolate one leader after the other":
                 longest = 0
                 for _ in range(3):
@@ -190,11 +199,24 @@ class Faults:
                 self.network.squeeze(leader.id)
                 try:
                     writes = self.write()
-                    time.sleep(3)
+                    time.sleep(seconds)
                     return writes
                 finally:
                     self.network.release(leader.id)
         raise AssertionError(f"no such fault: {kind}")
+
+    def pause_and_isolate(self, leader, others, seconds):
+        """When the leader goes on nobody tells it that it was deposed, and clients have asked it meanwhile."""
+        leader.pause()
+        try:
+            self.network.cut(both_ways([leader.id], others))
+            writes = self.write()
+            time.sleep(random.uniform(0.2, 1))
+        finally:
+            leader.resume()
+        time.sleep(seconds)
+        self.network.heal()
+        return writes
 
     def unplug(self, leader, seconds):
         self.network.plug(leader.id, "down")
@@ -267,14 +289,14 @@ def main(directory, where, nodes, kills, pauses, partitions, seed):
         cluster.exec("CREATE TABLE IF NOT EXISTS registers (k INTEGER PRIMARY KEY, v INTEGER)")
         cluster.exec("CREATE TABLE IF NOT EXISTS marks (n INTEGER PRIMARY KEY)")
         cluster.exec("INSERT INTO counter SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM counter)")
-        faults, load = Faults(cluster), Load(cluster)
+        faults, load = Faults(cluster, kills == 0), Load(cluster)
         load.progress()
         kinds = plan(network, kills, pauses, partitions)
         for number, kind in enumerate(kinds):
             registers = Registers(cluster, number)
             time.sleep(random.uniform(0.2, 0.8))
             begin = time.monotonic()
-            writes = faults.kill_or_pause(kind)
+            writes = faults.strike(kind)
             took = time.monotonic() - begin
             first, whole = whole_again(faults, load, registers)
             checked = registers.check(directory)
