@@ -219,7 +219,7 @@ impl Raft {
             Message::AppendEntries(message) => self.receive_append_entries(from, message, out),
             Message::AppendEntriesResult(message) => self.receive_append_result(&from, &message, out),
             Message::InstallSnapshot(message) => self.receive_install_snapshot(from, message, out),
-            Message::TimeoutNow(message) => self.receive_timeout_now(&from, &message, out),
+            Message::TimeoutNow(message) => self.receive_timeout_now(&from, message, out),
         }
     }
 
