@@ -3,7 +3,8 @@
 //! A life is a start, requests and an end, all from a seed. Before each operation the file system is kept,
 //! together with what had been asked for and what had been reported. From each of these points restarts are
 //! tried: nothing of what was pending survives, everything, each single change does or does not, torn
-//! sectors, and random parts. Some of them go on with a second life, which may crash from its first operation on.
+//! sectors, and random parts. Some of them go on with a second life, which may crash from its first operation
+//! on.
 //!
 //! `CRASH_IMAGES=` sets how many directories are tried, `CRASH_SEED=` where the seeds begin.
 
