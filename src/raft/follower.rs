@@ -13,6 +13,7 @@ use super::output::{Output, Outputs};
 use super::planted::Bug;
 use super::types::{Entry, EntryKind, Index, Seq, Stamp};
 use super::{Standing, StepError};
+use bytes::Bytes;
 
 /// A snapshot on its way to the disk. Until it arrives there, log and databases stay as they are.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Installation {
     point: SnapshotPoint,
     leader: Peer,
     term: super::Term,
+    /// Its content, while it waits for a snapshot of our own to be done.
+    waiting: Option<Bytes>,
 }
 
 /// How our log relates to a message that matches it at `prev_index`.
@@ -200,8 +203,13 @@ impl Raft {
             return;
         }
         self.follow(message.term, from.clone(), out);
-        if self.installation.is_some() || self.snapshots.is_in_progress() {
-            // Busy; the leader tries again.
+        if let Some(Installation { point, leader, term, .. }) = &self.installation {
+            // The one under way is answered when it is done. A C leader would try another one again after 30 s
+            // only, if it heard nothing.
+            if (*term, leader.id, point.index) != (message.term, from.id, last_index) {
+                let result = self.result(last_index, self.persistence.persisted_index(), Stamp(0));
+                self.answer(&from, result, None, out);
+            }
             return;
         }
         let present = last_index <= self.commit_index || self.log.term_at(last_index) == Some(last_term);
@@ -217,8 +225,19 @@ impl Raft {
             configuration: message.configuration,
             configuration_index: message.configuration_index,
         };
-        self.installation = Some(Installation { point: point.clone(), leader: from, term: self.term });
-        out.push(Output::InstallSnapshot { snapshot: point, data: message.data });
+        let waiting = Some(message.data);
+        self.installation = Some(Installation { point, leader: from, term: self.term, waiting });
+        self.install_if_ready(out);
+    }
+
+    /// One snapshot at a time goes to the disk.
+    pub(super) fn install_if_ready(&mut self, out: &mut Outputs) {
+        if !self.snapshots.is_in_progress()
+            && let Some(Installation { point, waiting, .. }) = &mut self.installation
+            && let Some(data) = waiting.take()
+        {
+            out.push(Output::InstallSnapshot { snapshot: point.clone(), data });
+        }
     }
 
     pub(super) fn snapshot_installed(
@@ -227,8 +246,9 @@ impl Raft {
         ok: bool,
         out: &mut Outputs,
     ) -> Result<(), StepError> {
-        let Some(Installation { point, leader, term }) =
-            self.installation.take_if(|installation| installation.point.index == index)
+        let Some(Installation { point, leader, term, .. }) = self
+            .installation
+            .take_if(|installation| installation.point.index == index && installation.waiting.is_none())
         else {
             return Err(StepError::UnknownInstallation { index });
         };

@@ -188,8 +188,8 @@ impl Raft {
             Input::Change { token, change } => self.change(token, change, out)?,
             Input::Transfer { token, to } => self.start_transfer(token, to, out),
             Input::Applied { index } => self.applied(index, out)?,
-            Input::SnapshotTaken { index, size_bytes } => self.snapshot_taken(index, size_bytes)?,
-            Input::SnapshotFailed { index } => self.snapshot_failed(index)?,
+            Input::SnapshotTaken { index, size_bytes } => self.snapshot_taken(index, size_bytes, out)?,
+            Input::SnapshotFailed { index } => self.snapshot_failed(index, out)?,
             Input::SnapshotSent { to, ok } => self.snapshot_sent(to, ok),
             Input::SnapshotInstalled { index, ok } => self.snapshot_installed(index, ok, out)?,
         }

@@ -87,7 +87,7 @@ impl Raft {
             stamp => stamp,
         };
         let Some(progress) = leader.progress.get_mut(&from.id) else { return };
-        progress.recent = true;
+        progress.answered();
         if let Some(stamp) = stamp {
             // Stamps that were never given out prove nothing.
             progress.stamp = progress.stamp.max(leader.leases.known(stamp));
@@ -96,7 +96,8 @@ impl Raft {
             if progress.mode == Mode::Pipeline && ignores_refusal {
                 return;
             }
-            progress.rejected(result.rejected, result.last_index);
+            let heartbeat_ms = self.options.heartbeat_timeout_ms;
+            progress.rejected(self.now, heartbeat_ms, result.rejected, result.last_index);
         } else {
             // The follower's log may be longer than ours, of an older term.
             let last = result.last_index.min(self.log.last_index());
@@ -119,12 +120,11 @@ impl Raft {
     }
 
     pub(super) fn snapshot_sent(&mut self, to: ServerId, ok: bool) {
-        if !ok
-            && let Standing::Leader(leader) = &mut self.standing
+        if let Standing::Leader(leader) = &mut self.standing
             && let Some(progress) = leader.progress.get_mut(&to)
             && matches!(progress.mode, Mode::Snapshot { .. })
         {
-            progress.lost();
+            if ok { progress.snapshot_sent() } else { progress.lost() }
         }
     }
 
@@ -219,7 +219,7 @@ impl Sender<'_> {
             }
             let in_snapshot = matches!(progress.mode, Mode::Snapshot { .. });
             let Some((prev_index, prev_term)) = self.prev(progress).filter(|_| !in_snapshot) else {
-                if !in_snapshot && progress.recent {
+                if progress.may_send_snapshot(self.now) {
                     progress.send_snapshot(self.now, self.log.snapshot_index());
                     send(ToSend::Snapshot(self.log.snapshot_index()));
                     continue;
