@@ -64,6 +64,10 @@ pub struct Progress {
     pub stamp: Stamp,
     /// Messages that may still be answered, including a snapshot.
     unanswered: usize,
+    /// How many answers it takes until one is to this probe.
+    answers_until_probe: usize,
+    /// Where the shortest message of this probe ends, once one is sent.
+    probe_end: Option<Index>,
     /// When it may get a snapshot again.
     next_snapshot: Time,
     inflight: VecDeque<Inflight>,
@@ -81,6 +85,8 @@ impl Progress {
             recent: false,
             stamp: Stamp(0),
             unanswered: 0,
+            answers_until_probe: 1,
+            probe_end: None,
             next_snapshot: Time(0),
             inflight: VecDeque::new(),
             inflight_size: 0,
@@ -98,12 +104,22 @@ impl Progress {
         }
     }
 
-    /// A message was sent; with entries, they end at `last` and have this size, otherwise it is 0.
+    /// A message was sent that attaches at `last`, the end of our log, and carries nothing.
+    pub fn sent_heartbeat(&mut self, now: Time, last: Index) {
+        self.last_send = Some(now);
+        self.unanswered += 1;
+        if matches!(self.mode, Mode::Probe { .. }) {
+            self.probe_until(last);
+        }
+    }
+
+    /// A message was sent that attaches before `next`; with entries, they end at `last` and have this size,
+    /// otherwise it is 0.
     pub fn sent(&mut self, now: Time, last: Index, size: usize) {
         self.last_send = Some(now);
         self.unanswered += 1;
         match &mut self.mode {
-            Mode::Probe { waiting } => *waiting = true,
+            Mode::Probe { .. } => self.probe_until(last),
             Mode::Pipeline if size > 0 => {
                 assert!(last >= self.next, "sent up to {last} again, next is {}", self.next);
                 self.next = last.next();
@@ -112,6 +128,11 @@ impl Progress {
             }
             Mode::Pipeline | Mode::Snapshot { .. } => {}
         }
+    }
+
+    fn probe_until(&mut self, last: Index) {
+        self.mode = Mode::Probe { waiting: true };
+        self.probe_end = Some(self.probe_end.map_or(last, |end| end.min(last)));
     }
 
     /// Whether a snapshot is worth sending, if one is needed: to a server that is there, and not so soon after
@@ -137,9 +158,33 @@ impl Progress {
     pub fn answered(&mut self) {
         self.recent = true;
         self.unanswered = self.unanswered.saturating_sub(1);
+        self.answers_until_probe = self.answers_until_probe.saturating_sub(1);
         if let Mode::Snapshot { answers_until_behind: Some(count), .. } = &mut self.mode {
             *count = count.saturating_sub(1);
         }
+    }
+
+    /// A C server answered with success: it stores entries up to `last`. They are ours up to the end of the
+    /// message behind this answer. What follows is ours too if that message reached into our term, from
+    /// `term_start` on, since nobody else's entries can follow those; otherwise it may be anything, and does
+    /// not count. Until then there is one message at a time, or nobody knows which one is answered.
+    pub fn succeeded_with_tail(&mut self, last: Index, term_start: Index) -> bool {
+        let end = match self.mode {
+            Mode::Pipeline => return self.succeeded(last),
+            Mode::Snapshot { index, .. } if last < index => return false,
+            Mode::Snapshot { index, .. } => index,
+            Mode::Probe { .. } if self.answers_until_probe > 0 => return false,
+            Mode::Probe { .. } => self.probe_end.unwrap_or(Index(0)),
+        };
+        if self.matched.max(end) >= term_start {
+            return self.succeeded(last);
+        }
+        let news = end.min(last) > self.matched;
+        if news {
+            self.matched = end.min(last);
+            self.probe_from(self.matched.next());
+        }
+        news
     }
 
     /// Everything up to `last` is stored there. Says whether that is more than was known.
@@ -194,13 +239,15 @@ impl Progress {
             Mode::Snapshot { index, .. } => index.max(self.matched),
             Mode::Probe { .. } | Mode::Pipeline => self.matched,
         };
+        self.unanswered = 0;
         self.probe_from(agreed.next());
         self.mode = Mode::Probe { waiting: true };
-        self.unanswered = 0;
     }
 
     fn probe_from(&mut self, next: Index) {
         self.next = next;
+        self.answers_until_probe = self.unanswered + 1;
+        self.probe_end = None;
         self.set_mode(Mode::Probe { waiting: false });
     }
 
@@ -336,6 +383,35 @@ mod tests {
         assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: true }, Index(10)));
         reject(&mut progress, 20, 9, 5);
         assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: false }, Index(6)));
+    }
+
+    /// A C server with entries of others behind 70 answers a probe that ends there.
+    #[test]
+    fn what_a_c_server_stores_behind_a_message_of_old_entries_does_not_count() {
+        let term_start = Index(100);
+        let mut progress = Progress::new(Index(100));
+        progress.sent(Time(1), Index(100), 0);
+        reject(&mut progress, 2, 100, 60);
+        progress.sent(Time(3), Index(70), 8);
+        progress.sent(Time(9), Index(70), 8);
+        progress.answered();
+        assert!(progress.succeeded_with_tail(Index(120), term_start));
+        assert_eq!((progress.mode, progress.matched), (Mode::Probe { waiting: false }, Index(70)));
+
+        progress.sent(Time(10), Index(105), 8);
+        progress.answered();
+        assert!(!progress.succeeded_with_tail(Index(120), term_start), "the second answer to the last probe");
+        progress.answered();
+        assert!(progress.succeeded_with_tail(Index(104), term_start));
+        assert_eq!((progress.mode, progress.matched), (Mode::Pipeline, Index(104)));
+    }
+
+    #[test]
+    fn the_log_of_a_c_server_behind_a_snapshot_is_not_trusted_either() {
+        let mut progress = snapshot();
+        assert!(!progress.succeeded_with_tail(Index(7), Index(10)));
+        assert!(progress.succeeded_with_tail(Index(12), Index(10)));
+        assert_eq!((progress.mode, progress.matched), (Mode::Probe { waiting: false }, Index(9)));
     }
 
     #[test]
