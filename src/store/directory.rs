@@ -103,10 +103,14 @@ impl LockedDirectory {
     }
 }
 
-/// Writes a complete closed segment: under a temporary name, then renamed, all of it durable.
+/// Writes a complete closed segment.
 pub(super) fn write_closed(fs: &dyn Fs, dir: &Path, first: Index, entries: &[Entry]) -> io::Result<()> {
     let last = Index(first.0 + entries.len() as u64 - 1);
-    let name = super::list::ClosedName { first, last }.to_string();
+    replace_segment(fs, dir, &super::list::ClosedName { first, last }.to_string(), entries)
+}
+
+/// Writes a complete segment under a temporary name, then renames it, all of it durable.
+pub(super) fn replace_segment(fs: &dyn Fs, dir: &Path, name: &str, entries: &[Entry]) -> io::Result<()> {
     let temporary = dir.join(format!("{TEMPORARY_PREFIX}{name}"));
     let file = fs.create(&temporary, Existing::Replace)?;
     file.write_at(&segment::encode_closed(entries), 0)?;

@@ -168,6 +168,32 @@ fn segments_go_when_all_their_entries_are_behind_the_trailing_ones() {
     }
 }
 
+/// The cut at 9 is in a segment whose place neither the snapshot nor another segment tells; the one at 11 is not.
+#[test]
+fn a_truncation_behind_a_snapshot_cut_off_anywhere_leaves_a_beginning_of_the_log() {
+    for cut in [9, 11] {
+        let (dir, fs) = (directory(), TestFs::new());
+        let mut running = start(Arc::new(fs.clone()), dir.path());
+        running.append_to(12);
+        running.snapshot(8, 0);
+        let images = Arc::new(Mutex::new(Vec::new()));
+        let (path, taken) = (dir.path().to_owned(), Arc::clone(&images));
+        fs.before_each(move |operation| taken.lock().push((operation.to_owned(), image(&path))));
+        running.store.truncate(Index(cut), Seq(100));
+        assert_eq!(running.wait(), Event::Persisted { seq: Seq(100) });
+        fs.before_each(|_| {});
+        for (operation, image) in std::mem::take(&mut *images.lock()) {
+            let names: Vec<_> = listing(image.path()).closed.iter().map(|name| name.first.0).collect();
+            assert!(cut == 9 || names.is_sorted_by(|a, b| a < b), "{names:?} before {operation}");
+            let loaded = load(image.path());
+            let expected: Vec<_> = (7..7 + loaded.entries.len() as u64).map(entry).collect();
+            assert_eq!((loaded.first_index, &loaded.entries), (Index(7), &expected), "before {operation}");
+            assert!((cut..=13).contains(&loaded.next_index().0), "before {operation}");
+        }
+        assert_eq!(load(fs.image(dir.path()).path()).next_index(), Index(cut));
+    }
+}
+
 #[test]
 fn a_snapshot_that_fails_leaves_no_files_and_the_log_goes_on() {
     let (dir, fs) = (directory(), TestFs::new());

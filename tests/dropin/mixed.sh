@@ -59,7 +59,7 @@ combination() {
     say "dqlite-demo on $*; led by node 1 ($1), then node $successor ($(library_of "$successor")): ok"
 }
 
-seconds=${MIXED_SECONDS:-5}
+upgrade_seconds=${MIXED_SECONDS:-5}
 for _ in $(seq "${MIXED_ROUNDS:-1}"); do
     LED=""
     combination ours C C
@@ -76,6 +76,6 @@ for _ in $(seq "${MIXED_ROUNDS:-1}"); do
     scenario 200 mixed "$WORK" membership
     scenario 200 mixed "$WORK" snapshots
     scenario 100 mixed "$WORK" reads
-    scenario $((seconds + 200)) mixed "$WORK" upgrade "$seconds"
+    scenario $((upgrade_seconds + 200)) mixed "$WORK" upgrade "$upgrade_seconds"
 done
 say "ok"
