@@ -204,8 +204,8 @@ impl Raft {
         }
         self.follow(message.term, from.clone(), out);
         if let Some(Installation { point, leader, term, .. }) = &self.installation {
-            // The one under way is answered when it is done. A C leader would try another one again after 30 s
-            // only, if it heard nothing.
+            // The one under way is answered when it is done. A C leader that hears nothing tries another one
+            // again after 30 s only.
             if (*term, leader.id, point.index) != (message.term, from.id, last_index) {
                 let result = self.result(last_index, self.persistence.persisted_index(), Stamp(0));
                 self.answer(&from, result, None, out);

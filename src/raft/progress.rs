@@ -135,8 +135,8 @@ impl Progress {
         self.probe_end = Some(self.probe_end.map_or(last, |end| end.min(last)));
     }
 
-    /// Whether a snapshot is worth sending, if one is needed: to a server that is there, and not so soon after
-    /// one in vain.
+    /// Whether a snapshot is worth sending, if one is needed: to a server that is there, and not so soon
+    /// after one in vain.
     pub fn may_send_snapshot(&self, now: Time) -> bool {
         self.recent && now >= self.next_snapshot && !matches!(self.mode, Mode::Snapshot { .. })
     }

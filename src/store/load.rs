@@ -428,9 +428,9 @@ fn fault_text(batch: usize, offset: usize, fault: &super::segment::BatchFault) -
     format!("entries batch {batch} starting at byte {offset}: {fault}")
 }
 
-/// Of two closed segments with the same first index the shorter one is the result of a truncation by the C
-/// library that was cut off before it removed the longer one. If there are segments behind, nobody can tell whether they belong to the truncated log or were written later on top of
-/// it.
+/// Of two closed segments with the same first index the shorter one is the result of a truncation that was
+/// cut off before it removed the longer one. If segments behind it are there, nobody can tell whether they
+/// belong to the truncated log or were written later on top of it.
 fn drop_overlaps(
     closed: &[ClosedName],
     repairs: &mut Vec<Repair>,

@@ -168,7 +168,8 @@ fn segments_go_when_all_their_entries_are_behind_the_trailing_ones() {
     }
 }
 
-/// The cut at 9 is in a segment whose place neither the snapshot nor another segment tells; the one at 11 is not.
+/// The cut at 9 is in a segment whose place neither the snapshot nor another segment tells; the one at 11
+/// is not.
 #[test]
 fn a_truncation_behind_a_snapshot_cut_off_anywhere_leaves_a_beginning_of_the_log() {
     for cut in [9, 11] {

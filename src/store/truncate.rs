@@ -1,8 +1,8 @@
 //! Removing the end of the log. The disk thread does it when no open segment holds entries any more.
 //!
 //! Segments go from the last one down, so the log only gets shorter at its end. The one that holds the cut
-//! becomes an open segment first: its name says no last index any more, so a shorter one can take its place at
-//! once. Each step is durable before the next:
+//! becomes an open segment first: its name says no last index any more, so a shorter one can take its place
+//! at once. Each step is durable before the next:
 //!
 //! ```text
 //! 0000000000000004-0000000000000009      as it was
@@ -10,10 +10,10 @@
 //! 0000000000000004-0000000000000006
 //! ```
 //!
-//! The name says no first index either: that follows from the closed segment before, or else from the snapshot.
-//! If neither tells it, which takes a segment longer than the log kept behind a snapshot, then the shorter one
-//! is closed while the longer one is still there. [`super::load`] knows which one is valid; the C library takes
-//! either, and if it starts on what a crash leaves then, the other one is in its way later.
+//! The name says no first index either: that follows from the closed segment before, or else from the
+//! snapshot. If neither tells it, which takes a segment longer than the log kept behind a snapshot, then the
+//! shorter one is closed while the longer one is still there. [`super::load`] knows which one is valid; the C
+//! library takes either, and if it starts on what a crash leaves then, the other is in its way later.
 
 use super::directory::{replace_segment, write_closed};
 use super::error::Error;
