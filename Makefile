@@ -12,13 +12,13 @@ LIBRARY_FILE := libdqlite.so.0.0.1
 STAGE        := $(CURDIR)/build/stage
 BUILT        := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: all help install stage demo check kill9 faults mixed failover compare fix deps clean
+.PHONY: all help install stage demo check sim-long kill9 faults mixed failover compare fix deps clean
 
 all: ## Build the library, shared and static, in release form
 	$(CARGO) build --release --lib
 
 help: ## List the targets
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 # Builds nothing, so that it can be run with rights and a PATH of its own.
 install: ## Install library, header and dqlite.pc that `make` has built (DESTDIR=, PREFIX=, LIBDIR=)
@@ -43,19 +43,23 @@ demo: deps stage ## Run a small program with a node inside, kill it, and show th
 check: deps ## Run every test; ends with a summary
 	@CARGO='$(CARGO)' sh tests/check.sh
 
+sim-long: ## Simulate 200,000 seeds of the Raft core, a minute each (SIM_RUNS=, SIM_FIRST=, SIM_SECONDS=, SIM_THREADS=)
+	@SIM_RUNS=$${SIM_RUNS:-200000} SIM_SECONDS=$${SIM_SECONDS:-60} $(CARGO) test -q \
+		--config tests/sim/optimised.toml --features planted-bugs --test sim -- --nocapture no_seed_breaks_a_promise
+
 kill9: deps stage ## 200 rounds of writers and kill -9 (KILL9_ROUNDS=, KILL9_SEED=)
 	@KILL9_ROUNDS=$${KILL9_ROUNDS:-200} sh tests/dropin/kill9.sh
 
 compare: deps stage ## Size, memory and latency beside Debian's C library
 	@sh c-tests/compare/compare.sh
 
-faults: deps stage ## 100 faults in clusters of 3 and of 5 nodes under load (FAULT_ROUNDS=, FAULT_SEED=)
-	@FAULT_ROUNDS=$${FAULT_ROUNDS:-100} sh tests/dropin/faults.sh
+faults: deps stage ## 100 kills of the leader, 50 pauses, 50 partitions; 3 and 5 nodes under load (FAULT_ROUNDS=, FAULT_SEED=)
+	@FAULT_ROUNDS=$${FAULT_ROUNDS:-100} FAULT_STALLED_S=$${FAULT_STALLED_S:-60} sh tests/dropin/faults.sh
 
 mixed: deps stage ## Clusters of our nodes and C ones, the long form (MIXED_ROUNDS=, MIXED_SECONDS=, PEER_LIBRARY=)
 	@MIXED_ROUNDS=$${MIXED_ROUNDS:-5} MIXED_SECONDS=$${MIXED_SECONDS:-60} sh tests/dropin/mixed.sh
 
-failover: deps stage ## How long writes stop when a leader is killed, ours and Debian's (FAILOVER_ROUNDS=)
+failover: deps stage ## How long writes stop without a leader, beside C: half an hour (FAILOVER_ROUNDS=, FAILOVER_CASES=)
 	@sh tests/dropin/failover.sh
 
 fix: ## Format the code and write include/dqlite.h again

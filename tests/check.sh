@@ -36,7 +36,7 @@ step() {
         PASSED=$((PASSED + 1))
         note passed "$took" "$name"
         # What a reader wants to see even when all is well.
-        grep -E '^(test result:|kill9: |benchmark: [0-9]|cluster: [0-9]|mixed: upgrade)' "$LOGS/$name.log"
+        grep -E '^(test result:|crash simulation: |sim: |kill9: |benchmark: [0-9]|cluster: [0-9]|faults: [0-9]|mixed: upgrade)' "$LOGS/$name.log"
         ;;
     77)
         SKIPPED=$((SKIPPED + 1))
@@ -54,6 +54,9 @@ step format 60 "$CARGO" fmt --check
 step clippy 600 "$CARGO" clippy --all-targets -- -D warnings
 step deny 120 sh tests/deny.sh
 step test 900 "$CARGO" test --no-fail-fast
+# Optimised, with the planted defects in the same build: 2000 seeds, a minute each, all of them twice.
+step sim 1200 env SIM_RUNS=2000 SIM_SECONDS=60 "$CARGO" test --config tests/sim/optimised.toml \
+    --features planted-bugs --test sim -- --nocapture
 step stage 900 make --no-print-directory stage
 step c-tests 700 sh c-tests/run.sh
 step demo 120 sh c-tests/demo/demo.sh
@@ -62,6 +65,7 @@ step dropin-benchmark 150 sh tests/dropin/benchmark.sh
 step dropin-python 100 sh tests/dropin/python.sh
 step dropin-exchange 200 sh tests/dropin/exchange.sh
 step dropin-cluster 200 sh tests/dropin/cluster.sh
+step dropin-faults 600 sh tests/dropin/faults.sh
 step dropin-mixed 400 sh tests/dropin/mixed.sh
 step kill9 300 sh tests/dropin/kill9.sh
 

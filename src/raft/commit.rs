@@ -18,6 +18,7 @@ impl Raft {
         self.commit_by_counting(out);
         self.confirm_reads(out);
         self.time_out_target(out);
+        self.take_over(out);
         if self.has(Bug::SnapshotAfterCommit) {
             self.take_snapshot_if_due(out);
         }

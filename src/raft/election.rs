@@ -10,6 +10,9 @@
 //!   C only while it does lead. Otherwise it may be the only one to have that change, and refuse all others.
 //! * A candidate that hears from nobody goes back to pre-vote; C keeps raising its term. So only the first
 //!   election after TimeoutNow disrupts a leader, which the lease relies on.
+//! * Of two candidates that ask each other for a pre-vote one gives its own away, and who grants one after
+//!   the leader's connection ended campaigns later: with short timeouts they would often split the votes.
+//! * TimeoutNow waits for our disk; C since 1.16 ignores it meanwhile.
 //! * A refused pre-vote tells a responder's higher term. In C two servers can refuse each other for ever, one
 //!   because of its log and one because of its term.
 //! * One vote a term, without C's exception for the target of a transfer.
@@ -43,6 +46,8 @@ pub struct Follower {
     pub leader: Option<Peer>,
     /// The leader's connection has ended, and nothing came on another one since.
     pub connection_lost: bool,
+    /// The leader hands over to this server, whose disk is not there yet.
+    handover: Option<TimeoutNow>,
 }
 
 /// State of a candidate.
@@ -266,7 +271,7 @@ impl Raft {
     /// answers anybody.
     pub(super) fn become_follower(&mut self, leader: Option<Peer>, out: &mut Outputs) {
         let was_follower = matches!(self.standing, Standing::Follower(_));
-        let follower = Standing::Follower(Follower { leader, connection_lost: false });
+        let follower = Standing::Follower(Follower { leader, ..Follower::default() });
         let before = std::mem::replace(&mut self.standing, follower);
         if !was_follower {
             self.draw_timer();
@@ -372,8 +377,31 @@ impl Raft {
             if granted {
                 self.restart_timer();
             }
+        } else if granted {
+            self.make_way(&request);
         }
         self.answer_vote(from, &request, granted, out);
+    }
+
+    /// Another server is about to be elected. Two that lost their leader together would split the votes if
+    /// this one campaigned before it is done; of two that ask each other, one keeps its own pre-vote.
+    fn make_way(&mut self, request: &RequestVote) {
+        let behind = (request.last_term, request.last_index) > (self.log.last_term(), self.log.last_index());
+        let own_id = self.options.id;
+        match &mut self.standing {
+            Standing::Follower(follower) if follower.connection_lost => {}
+            Standing::Candidate(candidate) if candidate.phase == Phase::PreVote => {
+                if behind || request.candidate < own_id {
+                    candidate.votes.remove(&own_id);
+                }
+                if candidate.hasty_campaigns_left == 0 {
+                    return;
+                }
+            }
+            _ => return,
+        }
+        let delay_ms = self.options.vote_window_ms() + self.rng.below(self.options.lease_ms() / 2 + 1);
+        self.timer.fires_at = self.timer.fires_at.max(Time(self.now.0 + delay_ms));
     }
 
     fn answer_vote(&self, to: Peer, request: &RequestVote, granted: bool, out: &mut Outputs) {
@@ -423,19 +451,32 @@ impl Raft {
         }
     }
 
-    /// The leader hands over (dissertation 3.10), if this server holds exactly its log.
-    pub(super) fn receive_timeout_now(&mut self, from: &Peer, message: &TimeoutNow, out: &mut Outputs) {
-        let Standing::Follower(follower) = &self.standing else { return };
+    /// The leader hands over (dissertation 3.10).
+    pub(super) fn receive_timeout_now(&mut self, from: &Peer, message: TimeoutNow, out: &mut Outputs) {
+        let Standing::Follower(follower) = &mut self.standing else { return };
         let from_leader = follower.leader.as_ref().is_some_and(|leader| leader.id == from.id);
-        let last_index = self.log.last_index();
-        let same_log = message.last_index == last_index && message.last_term == self.log.last_term();
-        let durable = self.persistence.persisted_index() == last_index;
-        let voter = self.configurations.current().is_voter(self.options.id);
         // A leader is known in the current term only, so a message of another term is not from it.
-        if !from_leader || message.term != self.term || !same_log || !durable || !voter {
+        if from_leader && message.term == self.term {
+            follower.handover = Some(message);
+            self.take_over(out);
+        }
+    }
+
+    /// Campaigns if the leader hands over and this server holds exactly its log. C up to 1.11 asks as soon as
+    /// it has sent everything, and accepts no writes until it is answered or an election timeout has passed:
+    /// so what is on its way to the disk is waited for.
+    pub(super) fn take_over(&mut self, out: &mut Outputs) {
+        let last_index = self.log.last_index();
+        let durable = self.persistence.persisted_index() == last_index;
+        let Standing::Follower(follower) = &mut self.standing else { return };
+        let Some(TimeoutNow { last_index: index, last_term, .. }) = follower.handover else { return };
+        let same_log = index == last_index && last_term == self.log.last_term();
+        if same_log && !durable {
             return;
         }
-        if self.installation.is_none() && self.term < TERM_MAX {
+        follower.handover = None;
+        let voter = self.configurations.current().is_voter(self.options.id);
+        if same_log && voter && self.installation.is_none() && self.term < TERM_MAX {
             self.campaign(Phase::Vote, true, 0, out);
         }
     }

@@ -13,7 +13,6 @@ use super::output::{Output, Outputs};
 use super::planted::Bug;
 use super::types::{Entry, EntryKind, Index, Seq, Stamp};
 use super::{Standing, StepError};
-use bytes::Bytes;
 
 /// A snapshot on its way to the disk. Until it arrives there, log and databases stay as they are.
 #[derive(Debug, Clone)]
@@ -21,8 +20,6 @@ pub struct Installation {
     point: SnapshotPoint,
     leader: Peer,
     term: super::Term,
-    /// Its content, while it waits for a snapshot of our own to be done.
-    waiting: Option<Bytes>,
 }
 
 /// How our log relates to a message that matches it at `prev_index`.
@@ -203,13 +200,9 @@ impl Raft {
             return;
         }
         self.follow(message.term, from.clone(), out);
-        if let Some(Installation { point, leader, term, .. }) = &self.installation {
-            // The one under way is answered when it is done. A C leader that hears nothing tries another one
-            // again after 30 s only.
-            if (*term, leader.id, point.index) != (message.term, from.id, last_index) {
-                let result = self.result(last_index, self.persistence.persisted_index(), Stamp(0));
-                self.answer(&from, result, None, out);
-            }
+        if self.installation.is_some() {
+            // The log is about to be replaced and says nothing.
+            self.next_installation = Some((from, message));
             return;
         }
         let present = last_index <= self.commit_index || self.log.term_at(last_index) == Some(last_term);
@@ -219,25 +212,18 @@ impl Raft {
             self.answer(&from, self.result(Index(0), last_index, Stamp(0)), in_flight, out);
             return;
         }
+        if self.snapshots.is_in_progress() {
+            self.next_installation = Some((from, message));
+            return;
+        }
         let point = SnapshotPoint {
             index: last_index,
             term: last_term,
             configuration: message.configuration,
             configuration_index: message.configuration_index,
         };
-        let waiting = Some(message.data);
-        self.installation = Some(Installation { point, leader: from, term: self.term, waiting });
-        self.install_if_ready(out);
-    }
-
-    /// One snapshot at a time goes to the disk.
-    pub(super) fn install_if_ready(&mut self, out: &mut Outputs) {
-        if !self.snapshots.is_in_progress()
-            && let Some(Installation { point, waiting, .. }) = &mut self.installation
-            && let Some(data) = waiting.take()
-        {
-            out.push(Output::InstallSnapshot { snapshot: point.clone(), data });
-        }
+        self.installation = Some(Installation { point: point.clone(), leader: from, term: self.term });
+        out.push(Output::InstallSnapshot { snapshot: point, data: message.data });
     }
 
     pub(super) fn snapshot_installed(
@@ -246,9 +232,8 @@ impl Raft {
         ok: bool,
         out: &mut Outputs,
     ) -> Result<(), StepError> {
-        let Some(Installation { point, leader, term, .. }) = self
-            .installation
-            .take_if(|installation| installation.point.index == index && installation.waiting.is_none())
+        let Some(Installation { point, leader, term }) =
+            self.installation.take_if(|installation| installation.point.index == index)
         else {
             return Err(StepError::UnknownInstallation { index });
         };
@@ -261,7 +246,16 @@ impl Raft {
             let last_index = if ok { index } else { self.persistence.persisted_index() };
             self.answer(&leader, self.result(rejected, last_index, Stamp(0)), None, out);
         }
+        self.receive_next_installation(out);
         Ok(())
+    }
+
+    /// The snapshot that came while this server was busy with another one. Its leader waits for an answer, for
+    /// long: sending a snapshot again is expensive.
+    pub(super) fn receive_next_installation(&mut self, out: &mut Outputs) {
+        if let Some((from, message)) = self.next_installation.take() {
+            self.receive_install_snapshot(from, message, out);
+        }
     }
 
     /// The snapshot takes the place of the whole log (dissertation 5.3).

@@ -85,6 +85,8 @@ pub struct Raft {
     applied_index: Index,
     snapshots: SnapshotSchedule,
     installation: Option<Installation>,
+    /// The newest snapshot that arrived during an installation, or while one of our own was written.
+    next_installation: Option<(Peer, message::InstallSnapshot)>,
     #[cfg(feature = "planted-bugs")]
     bug: Option<Bug>,
 }
@@ -153,6 +155,7 @@ impl Raft {
             applied_index: Index(0),
             snapshots: SnapshotSchedule::default(),
             installation: None,
+            next_installation: None,
             #[cfg(feature = "planted-bugs")]
             bug: None,
         }
@@ -216,7 +219,7 @@ impl Raft {
             Message::AppendEntries(message) => self.receive_append_entries(from, message, out),
             Message::AppendEntriesResult(message) => self.receive_append_result(&from, &message, out),
             Message::InstallSnapshot(message) => self.receive_install_snapshot(from, message, out),
-            Message::TimeoutNow(message) => self.receive_timeout_now(&from, &message, out),
+            Message::TimeoutNow(message) => self.receive_timeout_now(&from, message, out),
         }
     }
 

@@ -94,7 +94,8 @@ impl Persistence {
         if index <= self.persisted_index {
             return None;
         }
-        self.appends.iter().find(|append| append.last >= index).map(|append| append.seq)
+        let position = self.appends.partition_point(|append| append.last < index);
+        self.appends.get(position).map(|append| append.seq)
     }
 
     fn forget_from(&mut self, from: Index) {

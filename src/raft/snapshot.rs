@@ -76,13 +76,13 @@ impl Raft {
         self.log.set_snapshot(index, term);
         let trailing = self.trailing(size_bytes);
         self.log.drop_through(Index(index.0.saturating_sub(trailing)));
-        self.install_if_ready(out);
+        self.receive_next_installation(out);
         Ok(())
     }
 
     pub(super) fn snapshot_failed(&mut self, index: Index, out: &mut Outputs) -> Result<(), StepError> {
         self.finish_snapshot(index)?;
-        self.install_if_ready(out);
+        self.receive_next_installation(out);
         Ok(())
     }
 

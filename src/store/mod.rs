@@ -12,7 +12,11 @@
 //! every request up to `seq`. It is sent only for what survives a power cut. After `Failed` nothing more is
 //! written: the node must be fenced.
 
+#[cfg(test)]
+mod crash_fs;
 mod crc;
+#[cfg(test)]
+mod damage_test;
 mod directory;
 mod error;
 pub mod fs;

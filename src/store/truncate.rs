@@ -15,12 +15,12 @@
 //! shorter one is closed while the longer one is still there. [`super::load`] knows which one is valid; the C
 //! library takes either, and if it starts on what a crash leaves then, the other is in its way later.
 
-use super::directory::{replace_segment, write_closed};
+use super::directory::{write_closed, write_whole};
 use super::error::Error;
 use super::fs::Fs;
 use super::list::{ClosedName, Listing};
 use super::prepare::Segments;
-use super::segment::{Segment, Tail};
+use super::segment::{Segment, Tail, encode_closed};
 use crate::raft::{Entry, Index};
 use std::io;
 use std::path::Path;
@@ -47,7 +47,7 @@ pub(super) fn truncate(fs: &dyn Fs, dir: &Path, from: Index, segments: &Segments
         // Its name is nobody else's, and everything that was written is in closed segments.
         let open = segments.take()?.name.to_string();
         fs.rename(&path, &dir.join(&open)).and_then(|()| fs.sync_dir(dir)).map_err(failed)?;
-        replace_segment(fs, dir, &open, &entries).map_err(failed)?;
+        write_whole(fs, dir, &open, &encode_closed(&entries)).map_err(failed)?;
         let shorter = ClosedName { first: name.first, last: Index(from.0 - 1) };
         let shorter = dir.join(shorter.to_string());
         fs.rename(&dir.join(&open), &shorter).and_then(|()| fs.sync_dir(dir)).map_err(failed)?;

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Clusters that mix our library and the C library: Debian's dqlite-demo, then leaders of both kinds, membership changes,
-# snapshots in both directions, reads, and a rolling upgrade and back under load (mixed.py).
+# snapshots in both directions, reads, stops in a truncation, and a rolling upgrade and back under load (mixed.py).
 # MIXED_ROUNDS sets how often everything is done; without it, dqlite-demo runs in the first two mixes only.
-# MIXED_SECONDS (5) sets how long the upgrades go on at least.
+# MIXED_SECONDS (5) sets how long the upgrades go on at least, MIXED_SCENARIOS the scenarios before them.
 # PEER_LIBRARY=DIR takes libdqlite.so.0 of another C release from there instead of Debian's.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -72,10 +72,9 @@ for _ in $(seq "${MIXED_ROUNDS:-1}"); do
     fi
     case $LED in *ours*) ;; *) fail "our library never led" ;; esac
     case $LED in *C*) ;; *) fail "the C library never led" ;; esac
-    scenario 300 mixed "$WORK" leaders
-    scenario 200 mixed "$WORK" membership
-    scenario 200 mixed "$WORK" snapshots
-    scenario 100 mixed "$WORK" reads
+    for name in ${MIXED_SCENARIOS:-leaders membership snapshots reads truncation}; do
+        scenario 200 mixed "$WORK" "$name"
+    done
     scenario $((upgrade_seconds + 200)) mixed "$WORK" upgrade "$upgrade_seconds"
 done
 say "ok"

@@ -27,19 +27,37 @@ pub struct Checker {
     leaders: BTreeMap<Term, usize>,
     appended: BTreeMap<(Index, Term), Appended>,
     committed: Vec<Committed>,
+    /// The committed commands, in order.
+    list: Vec<u64>,
+    /// How many of them each committed entry and all before it are.
+    lengths: Vec<usize>,
+    /// Where the committed configurations stand.
+    changes: Vec<Index>,
     votes: BTreeMap<(usize, Term), ServerId>,
 }
 
 impl Checker {
     /// Entries every server begins with are committed.
     pub fn new(bootstrap: &[Entry]) -> Checker {
-        let committed = bootstrap.iter().map(|entry| Committed { entry: entry.clone(), term: entry.term });
-        Checker { committed: committed.collect(), ..Checker::default() }
+        let mut checker = Checker::default();
+        for entry in bootstrap {
+            checker.add(entry, entry.term);
+        }
+        checker
+    }
+
+    fn add(&mut self, entry: &Entry, term: Term) {
+        self.committed.push(Committed { entry: entry.clone(), term });
+        self.list.extend(value_of(entry));
+        self.lengths.push(self.list.len());
+        if entry.kind == EntryKind::Change {
+            self.changes.push(Index(self.committed.len() as u64));
+        }
     }
 
     /// The committed commands, in order.
-    pub fn list(&self) -> Vec<u64> {
-        self.committed.iter().filter_map(|committed| value_of(&committed.entry)).collect()
+    pub fn list(&self) -> &[u64] {
+        &self.list
     }
 
     pub fn highest_term(&self) -> Term {
@@ -190,7 +208,7 @@ impl Checker {
                     ));
                 }
                 None if self.committed.len() as u64 + 1 == index.0 => {
-                    self.committed.push(Committed { entry: entry.clone(), term });
+                    self.add(entry, term);
                 }
                 None => return Err(format!("server {} skipped entries before {index}", node + 1)),
             }
@@ -203,14 +221,13 @@ impl Checker {
 
     /// A snapshot captures exactly what was committed at its index, with the configuration committed there.
     pub fn captured(&self, node: usize, point: &SnapshotPoint, list: &[u64]) -> Verdict {
-        let committed = &self.committed[..point.index.0 as usize];
-        let mut changes = committed.iter().filter(|committed| committed.entry.kind == EntryKind::Change);
-        let change = changes.next_back().map(|committed| committed.entry.payload.clone());
-        if change != Some(point.configuration.encode()) {
+        let older = self.changes.partition_point(|index| *index <= point.index);
+        let change = older.checked_sub(1).map(|last| self.changes[last].0 as usize - 1);
+        let change = change.map(|position| &self.committed[position].entry.payload);
+        if change != Some(&point.configuration.encode()) {
             return Err(format!("server {}: snapshot {} has another configuration", node + 1, point.index));
         }
-        let values: Vec<u64> = committed.iter().filter_map(|committed| value_of(&committed.entry)).collect();
-        if values != list {
+        if self.list[..self.lengths[point.index.0 as usize - 1]] != *list {
             return Err(format!("server {}: snapshot {} was captured elsewhere", node + 1, point.index));
         }
         Ok(())
@@ -218,7 +235,7 @@ impl Checker {
 
     /// A snapshot contains what was committed.
     pub fn installed(&self, node: usize, list: &[u64]) -> Verdict {
-        if self.list().starts_with(list) {
+        if self.list.starts_with(list) {
             return Ok(());
         }
         Err(format!("server {} installed a snapshot of something else", node + 1))

@@ -3,8 +3,10 @@
 //! compared.
 //!
 //! `SIM_SEED=7` runs one seed and writes its trace, one line an event, to `target/tmp/sim-7.txt`.
-//! `SIM_RUNS=1000` runs that many seeds, from `SIM_FIRST` on. `SIM_SECONDS=60` is how long faults last in
-//! each of them, in simulated time.
+//! `SIM_RUNS=1000` runs that many seeds, from `SIM_FIRST` on, on `SIM_THREADS` threads. `SIM_SECONDS=60` is
+//! how long faults last in each of them, in simulated time. `make check` and `make sim-long` run them
+//! optimised, with the settings of cargo in `optimised.toml`. A seed means the same world there, if both
+//! builds have the feature `planted-bugs` or neither has: with it, some servers vote as C's do.
 
 // A broken run ends the test; that is what a panic is for here.
 #![allow(clippy::unwrap_used)]
@@ -23,6 +25,7 @@ use dqlite::raft::Bug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use world::{Summary, World};
 
 fn number(name: &str, default: u64) -> u64 {
@@ -63,8 +66,9 @@ fn write_trace(seed: u64, seconds: u64, bug: Option<Bug>) -> String {
 /// Calls `work` with every number of the range, on `SIM_THREADS` threads.
 fn in_parallel(range: std::ops::Range<u64>, work: impl Fn(u64) + Sync) {
     let next = AtomicU64::new(range.start);
+    let processors = std::thread::available_parallelism().map_or(2, |count| count.get() as u64);
     std::thread::scope(|scope| {
-        for _ in 0..number("SIM_THREADS", 2) {
+        for _ in 0..number("SIM_THREADS", processors) {
             scope.spawn(|| {
                 loop {
                     match next.fetch_add(1, Ordering::Relaxed) {
@@ -88,23 +92,116 @@ fn no_seed_breaks_a_promise() {
         assert!(result.is_ok(), "seed {seed}: {result:?}");
         return;
     }
-    let (first, runs) = (number("SIM_FIRST", 1), number("SIM_RUNS", 100));
-    let failures = Mutex::new(Vec::new());
-    let total = Mutex::new(Summary::default());
+    let (first, runs) = (number("SIM_FIRST", 1), number("SIM_RUNS", 20));
+    let progress = Mutex::new(Progress::new(first, runs, seconds));
     in_parallel(first..first + runs, |seed| {
-        if failures.lock().unwrap().len() >= 5 {
-            return;
-        }
-        match run_seed(seed, seconds, None) {
-            Ok(summary) => total.lock().unwrap().add(&summary),
-            Err(why) => failures.lock().unwrap().push((seed, why)),
+        if progress.lock().unwrap().failures.len() < FAILURES_MAX {
+            let result = run_seed(seed, seconds, None);
+            progress.lock().unwrap().finished(seed, result);
         }
     });
-    println!("{runs} seeds from {first}: {:?}", total.lock().unwrap());
-    let mut failures = failures.into_inner().unwrap();
-    failures.sort();
-    if let Some((seed, why)) = failures.first() {
-        let others: Vec<u64> = failures.iter().map(|(seed, _)| *seed).collect();
+    let mut progress = progress.into_inner().unwrap();
+    println!("sim: {}", progress.summary());
+    progress.failures.sort();
+    if let Some((seed, why)) = progress.failures.first() {
+        let others: Vec<u64> = progress.failures.iter().map(|(seed, _)| *seed).collect();
         panic!("seeds {others:?} failed; SIM_SEED={seed}: {why}\n{}", write_trace(*seed, seconds, None));
+    }
+}
+
+/// With so many failures no more seeds are begun.
+const FAILURES_MAX: usize = 5;
+
+/// How often it is told how far a simulation is.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// How far a simulation of many seeds is.
+struct Progress {
+    first: u64,
+    runs: u64,
+    /// Asked for in each seed.
+    seconds: u64,
+    begin: Instant,
+    reported: Instant,
+    done: u64,
+    total: Summary,
+    failures: Vec<(u64, String)>,
+}
+
+impl Progress {
+    fn new(first: u64, runs: u64, seconds: u64) -> Progress {
+        let (begin, reported) = (Instant::now(), Instant::now());
+        Progress {
+            first,
+            runs,
+            seconds,
+            begin,
+            reported,
+            done: 0,
+            total: Summary::default(),
+            failures: Vec::new(),
+        }
+    }
+
+    fn finished(&mut self, seed: u64, result: Result<Summary, String>) {
+        self.done += 1;
+        match result {
+            Ok(summary) => self.total.add(&summary),
+            Err(why) => {
+                let feature = if cfg!(feature = "planted-bugs") { " --features planted-bugs" } else { "" };
+                println!("sim: seed {seed} FAILED: {why}");
+                println!(
+                    "sim: SIM_SEED={seed} SIM_SECONDS={} cargo test --config tests/sim/optimised.toml\
+                     {feature} --test sim -- --nocapture no_seed",
+                    self.seconds
+                );
+                self.failures.push((seed, why));
+            }
+        }
+        if self.reported.elapsed() >= REPORT_EVERY {
+            self.reported = Instant::now();
+            self.report();
+        }
+    }
+
+    fn report(&self) {
+        let (Progress { first, runs, done, .. }, elapsed) = (self, self.begin.elapsed().as_secs_f64());
+        let rate = *done as f64 / elapsed;
+        let left = ((runs - done) as f64 / rate) as u64;
+        println!(
+            "sim: {done} of {runs} seeds from {first} on, {:.1} simulated hours, {rate:.1} seeds/s, {} h \
+             {:02} min {:02} s left, {} failed",
+            self.total.simulated_us as f64 / 3.6e9,
+            left / 3600,
+            left / 60 % 60,
+            left % 60,
+            self.failures.len()
+        );
+    }
+
+    /// What all seeds together went through. The fingerprint tells whether two machines did the same.
+    fn summary(&self) -> String {
+        let Summary {
+            hash,
+            events,
+            appends,
+            reads,
+            leaders,
+            changes,
+            transfers,
+            installations,
+            simulated_us,
+        } = self.total;
+        format!(
+            "seeds {} to {}: {} done, each twice, {} failed; {:.1} simulated hours, {events} events, \
+             {leaders} elections, {appends} appends, {reads} reads, {installations} snapshots installed, \
+             {changes} changes, {transfers} transfers, {:.0} s, fingerprint {hash:016x}",
+            self.first,
+            self.first + self.runs - 1,
+            self.done,
+            self.failures.len(),
+            simulated_us as f64 / 3.6e9,
+            self.begin.elapsed().as_secs_f64(),
+        )
     }
 }

@@ -26,7 +26,7 @@ const EVENTS_PER_SECOND_MAX: u64 = 20_000;
 
 #[derive(Debug, Clone)]
 enum Event {
-    Tick { node: usize, life: u64, generation: u64 },
+    Tick { node: usize, life: u64, time: u64 },
     Deliver { from: usize, to: usize, message: Message },
     ConnectionLost { node: usize, leader: usize },
     Unreachable { node: usize, life: u64, peer: usize },
@@ -49,7 +49,10 @@ struct Node {
     disk: Disk,
     /// Counts restarts: what was meant for an earlier process is lost.
     life: u64,
-    generation: u64,
+    /// When it wants a tick, in true time; nothing else is worth a step.
+    due: u64,
+    /// The tick that will come first.
+    tick: Option<u64>,
     /// What the clock shows is `offset_us` plus the true time, at this rate in parts in a million.
     rate: u64,
     offset_us: u64,
@@ -204,7 +207,7 @@ impl World {
             }
         }
         if self.failure.is_none()
-            && let Err(why) = self.history.check(&self.checker.list())
+            && let Err(why) = self.history.check(self.checker.list())
         {
             self.fail(why);
         }
@@ -265,9 +268,9 @@ impl World {
             world.nodes[node].life == life && world.nodes[node].raft.is_some()
         };
         match event {
-            Event::Tick { node, life, generation } => {
-                if alive(self, node, life) && self.nodes[node].generation == generation {
-                    self.step(node, Input::Tick);
+            Event::Tick { node, life, time } => {
+                if alive(self, node, life) && self.nodes[node].tick == Some(time) {
+                    self.tick(node);
                 }
             }
             Event::Deliver { from, to, message } => self.deliver(from, to, message),
@@ -341,13 +344,26 @@ impl World {
         self.schedule_tick(node);
     }
 
+    /// Sees to it that there is a tick in time. One that comes early schedules the next one: deadlines move
+    /// with every message, ticks are few.
     fn schedule_tick(&mut self, node: usize) {
         let (now, server) = (self.now, &mut self.nodes[node]);
-        let Some(deadline) = server.raft.as_ref().and_then(Raft::deadline) else { return };
-        server.generation += 1;
-        let (life, generation) = (server.life, server.generation);
-        let time = server.true_time(deadline).max(now + 1);
-        self.schedule_at(time, Event::Tick { node, life, generation });
+        let deadline = server.raft.as_ref().and_then(Raft::deadline);
+        server.due = deadline.map_or(u64::MAX, |deadline| server.true_time(deadline).max(now + 1));
+        if server.due < server.tick.unwrap_or(u64::MAX) {
+            let (life, time) = (server.life, server.due);
+            server.tick = Some(time);
+            self.schedule_at(time, Event::Tick { node, life, time });
+        }
+    }
+
+    fn tick(&mut self, node: usize) {
+        self.nodes[node].tick = None;
+        if self.nodes[node].due <= self.now {
+            self.step(node, Input::Tick);
+        } else {
+            self.schedule_tick(node);
+        }
     }
 
     fn local_time(&self, node: usize) -> Time {
@@ -704,6 +720,7 @@ impl World {
         server.raft = Some(raft);
         server.durable = Seq(0);
         server.paused_until = 0;
+        server.tick = None;
         server.list = server.disk.snapshot.as_ref().map_or(Vec::new(), |(_, list)| list.clone());
         server.applied = server.disk.snapshot.as_ref().map_or(0, |(point, _)| point.index.0);
         let start = server.disk.start();
@@ -714,7 +731,8 @@ impl World {
     fn check_leases(&mut self) {
         let highest = self.checker.highest_term();
         for node in 0..self.nodes.len() {
-            let Some(raft) = &self.nodes[node].raft else { continue };
+            let server = &self.nodes[node];
+            let Some(raft) = server.raft.as_ref().filter(|_| server.state == State::Leader) else { continue };
             if raft.status().term < highest
                 && raft.lease_until().is_some_and(|until| self.local_time(node) < until)
             {
@@ -731,7 +749,8 @@ impl Node {
             raft: None,
             disk: Disk::new(entries),
             life: 0,
-            generation: 0,
+            due: u64::MAX,
+            tick: None,
             rate: 1_000_000 - drift + random.between(0, 2 * drift),
             offset_us: random.between(0, 1_000_000_000),
             paused_until: 0,
