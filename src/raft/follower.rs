@@ -250,8 +250,8 @@ impl Raft {
         Ok(())
     }
 
-    /// The snapshot that came while this server was busy with another one. Its leader waits for an answer, for
-    /// long: sending a snapshot again is expensive.
+    /// The snapshot that came while this server was busy with another one. Its leader waits for an answer,
+    /// for long: sending a snapshot again is expensive.
     pub(super) fn receive_next_installation(&mut self, out: &mut Outputs) {
         if let Some((from, message)) = self.next_installation.take() {
             self.receive_install_snapshot(from, message, out);
