@@ -257,7 +257,7 @@ impl Writer {
         }
         self.close_current();
         self.segments.settle()?;
-        truncate(&*self.fs, &self.dir, from)?;
+        truncate(&*self.fs, &self.dir, from, &self.segments)?;
         self.next_index = from;
         Ok(())
     }

@@ -334,6 +334,22 @@ fn a_truncated_log_goes_on_with_other_entries() {
     }
 }
 
+/// The C library would read either of the two, and find the other one in its way later.
+#[test]
+fn a_truncated_segment_and_the_shorter_one_are_never_both_there() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = start_on(Arc::new(fs.clone()), dir.path());
+    running.append_each(1, &entries(1..=200));
+    running.wait_for(200);
+    running.store.truncate(Index(15), Seq(201));
+    running.wait_for(201);
+    let operations = fs.operations();
+    let written = |prefix: &str| operations.iter().any(|operation| operation.contains(prefix));
+    assert!(written("tmp-open-") && !written("tmp-0"), "{operations:?}");
+    running.store.stop().unwrap();
+    assert_eq!(load(dir.path()).entries, entries(1..=14));
+}
+
 #[test]
 fn a_store_dropped_without_stop_is_as_after_a_crash() {
     let dir = directory();

@@ -1,7 +1,7 @@
 # Read by faults.sh, mixed.sh and failover.sh after setup.sh: runs the Python scenarios, which start nodes themselves.
 
 OUR_LIBRARY_PATH=$LIBRARY_PATH
-C_LIBRARY_PATH=$(dirname "$(ldconfig -p | sed -n 's/.*libdqlite\.so\.0 .* => //p' | head -n 1)")
+C_LIBRARY_PATH=${PEER_LIBRARY:-$(debian_library_path)}
 MEMBER=$WORK/member
 export OUR_LIBRARY_PATH C_LIBRARY_PATH MEMBER
 cc -std=gnu99 -Wall -Wextra -Wno-address -Iinclude -o "$MEMBER" c-tests/member.c "$STAGE/lib/libdqlite.so.0"
