@@ -36,7 +36,7 @@ step() {
         PASSED=$((PASSED + 1))
         note passed "$took" "$name"
         # What a reader wants to see even when all is well.
-        grep -E '^(test result:|sim: |kill9: |benchmark: [0-9]|cluster: [0-9]|faults: [0-9])' "$LOGS/$name.log"
+        grep -E '^(test result:|crash simulation: |sim: |kill9: |benchmark: [0-9]|cluster: [0-9]|faults: [0-9])' "$LOGS/$name.log"
         ;;
     77)
         SKIPPED=$((SKIPPED + 1))

@@ -264,11 +264,13 @@ impl Sender<'_> {
         leases: &mut Leases,
     ) -> AppendEntries {
         let stamp = leases.stamp(self.now);
+        // A C server applies whatever it stores up to this index, also entries of others behind the message.
+        let end = Index(prev_index.0 + entries.len() as u64);
         AppendEntries {
             term: self.term,
             prev_index,
             prev_term,
-            leader_commit: self.commit_index,
+            leader_commit: self.commit_index.min(end),
             entries,
             stamp,
         }

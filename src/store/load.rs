@@ -1,5 +1,6 @@
 //! Start-up: from a data directory to a snapshot and a log. Runs on the caller's thread, under the lock.
 //!
+//! 0. Whatever is there is made durable.
 //! 1. List the directory. Of several snapshots the newest is read; nothing else will do.
 //! 2. Closed segments must follow each other without a gap and reach the snapshot. What lies below a gap
 //!    below the snapshot is ignored.
@@ -147,6 +148,7 @@ pub(super) fn load(dir: &mut LockedDirectory, recovery: AutoRecovery) -> Result<
     let (fs, path) = (&*dir.fs, dir.path.as_path());
     let listing = Listing::scan(fs, path).map_err(|e| Error::Load(describe("list", path, &e)))?;
     let source = Source { fs, path };
+    source.settle().map_err(|e| Error::Load(describe("sync", path, &e)))?;
     let attempt = match source.attempt(&listing) {
         Ok(attempt) => attempt,
         Err(damage) if recovery == AutoRecovery::On => {
@@ -264,6 +266,20 @@ impl Source<'_> {
         // none is ever taken for the continuation of another log.
         attempt.repairs.splice(0..0, aside.into_iter().rev().map(Repair::SetAside));
         Ok(attempt)
+    }
+
+    /// Makes durable what a process that was killed may have left half-way: a new name whose directory it
+    /// had not synced yet, or a vote that the C library wrote in place. What is loaded must not go away
+    /// again, and what is removed here must not go before that which replaces it.
+    fn settle(&self) -> io::Result<()> {
+        for name in ["metadata1", "metadata2"] {
+            match self.fs.open(&self.file(name)) {
+                Ok(file) => file.sync()?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.fs.sync_dir(self.path)
     }
 
     fn newest_snapshot(&self, listing: &Listing) -> Result<Option<(SnapshotName, LoadedSnapshot)>, Damage> {

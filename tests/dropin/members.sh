@@ -1,6 +1,6 @@
 # Read by faults.sh, mixed.sh and failover.sh after setup.sh: runs the Python scenarios, which start nodes themselves.
 
-OUR_LIBRARY_PATH=$STAGE/lib
+OUR_LIBRARY_PATH=$LIBRARY_PATH
 C_LIBRARY_PATH=$(dirname "$(ldconfig -p | sed -n 's/.*libdqlite\.so\.0 .* => //p' | head -n 1)")
 MEMBER=$WORK/member
 export OUR_LIBRARY_PATH C_LIBRARY_PATH MEMBER
@@ -22,7 +22,7 @@ scenario() {
     if [ "$status" -ne 0 ]; then
         for log in $(find "$WORK" -name 'node*.log' -size +0); do
             echo "--- last lines of $log" >&2
-            tail -n 10 "$log" >&2
+            grep -v '^LIBRAFT ' "$log" | tail -n 10 >&2
         done
         fail "$program $*: exit code $status"
     fi
