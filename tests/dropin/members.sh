@@ -13,10 +13,12 @@ scenario() {
     program=$2
     shift 2
     status=0
+    # In the background, or the shell would hear of signals only at its end; timeout ends all when the script is gone.
     # ENTER is several words.
     # shellcheck disable=SC2086
-    PYTHONDONTWRITEBYTECODE=1 setsid timeout -k 5 "$seconds" ${ENTER:-} \
-        python3 "tests/dropin/$program.py" "$@" || status=$?
+    PYTHONDONTWRITEBYTECODE=1 setsid setpriv --pdeathsig TERM timeout -k 5 "$seconds" ${ENTER:-} \
+        python3 "tests/dropin/$program.py" "$@" &
+    wait $! || status=$?
     if [ "$status" -ne 0 ]; then
         for log in $(find "$WORK" -name 'node*.log' -size +0); do
             echo "--- last lines of $log" >&2
