@@ -227,10 +227,11 @@ impl Progress {
             return self.succeeded(last);
         }
         let news = end.min(last) > self.matched;
-        if news {
-            self.matched = end.min(last);
-            self.probe_from(self.matched.next());
-        }
+        self.matched = self.matched.max(end.min(last));
+        self.probe_from(self.matched.next());
+        // Without news, the shortest message of this probe carried nothing. The next one may, but not before it
+        // is time: this answer would ask for it at once, and so on.
+        self.mode = Mode::Probe { waiting: !news };
         news
     }
 
@@ -451,6 +452,24 @@ mod tests {
         progress.answered();
         assert!(progress.succeeded_with_tail(Index(104), term_start));
         assert_eq!((progress.mode, progress.matched), (Mode::Pipeline, Index(104)));
+    }
+
+    #[test]
+    fn a_probe_that_carried_nothing_is_followed_by_one_that_does() {
+        let mut progress = Progress::new(Index(10));
+        progress.sent(Time(1), Index(10), 0);
+        reject(&mut progress, 2, 10, 5);
+        progress.sent(Time(3), Index(5), 0);
+        progress.answered();
+        assert!(progress.succeeded_with_tail(Index(8), Index(11)), "what agrees up to 5 is news");
+        progress.sent_heartbeat(Time(4), Index(5));
+        progress.answered();
+        assert!(!progress.succeeded_with_tail(Index(8), Index(11)));
+        assert_eq!(progress.mode, Mode::Probe { waiting: true });
+        progress.sent(Time(9), Index(12), 8);
+        progress.answered();
+        assert!(progress.succeeded_with_tail(Index(12), Index(11)));
+        assert_eq!((progress.mode, progress.matched), (Mode::Pipeline, Index(12)));
     }
 
     /// A C server of which many answers were lost, and which may have entries of others.

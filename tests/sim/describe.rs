@@ -4,9 +4,10 @@ use dqlite::raft::message::{AppendEntries, AppendEntriesResult, Features, Reques
 use dqlite::raft::{Index, Message, Output};
 
 /// What a C server would have sent. As a leader it tells of everything committed, wherever the message ends.
-pub fn as_plain(message: Message, commit_index: Index) -> Message {
+pub fn as_plain(message: Message, commit_index: Index, entries_max: usize) -> Message {
     match message {
-        Message::AppendEntries(append) => {
+        Message::AppendEntries(mut append) => {
+            append.entries.truncate(entries_max);
             Message::AppendEntries(AppendEntries { leader_commit: commit_index, ..append })
         }
         Message::RequestVote(vote) => Message::RequestVote(RequestVote { keeps_lease: false, ..vote }),

@@ -573,7 +573,12 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, message: Message) {
         let message = match &self.nodes[from].raft {
-            Some(raft) if self.settings.plain[from] => as_plain(message, raft.status().commit_index),
+            Some(raft) if self.settings.plain[from] => {
+                let commit_index = raft.status().commit_index;
+                // Leaders decide how much they send; C's do it otherwise.
+                let entries_max = if self.random.permille(30) { self.random.between(0, 2) } else { u64::MAX };
+                as_plain(message, commit_index, entries_max as usize)
+            }
             _ => message,
         };
 
