@@ -20,15 +20,15 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const LOCK_NAME: &str = "dqlite-lock";
+pub(super) const LOCK_NAME: &str = "dqlite-lock";
 /// Term of the configuration that a new directory is given.
 const BOOTSTRAP_TERM: Term = Term(1);
 
 /// A data directory that passed the checks.
 #[derive(Clone)]
 pub struct Directory {
-    fs: Arc<dyn Fs>,
-    path: PathBuf,
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) path: PathBuf,
 }
 
 impl Directory {
@@ -116,6 +116,15 @@ pub(super) fn write_closed(fs: &dyn Fs, dir: &Path, first: Index, entries: &[Ent
 }
 
 fn check(path: &Path) -> Result<(), Error> {
+    let attributes = exists(path)?;
+    if attributes.permissions().mode() & 0o200 == 0 {
+        return Err(Error::DirectoryNotWritable(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// That it is a directory, which may be read-only.
+pub(super) fn exists(path: &Path) -> Result<fs::Metadata, Error> {
     if path.as_os_str().as_bytes().len() > DATA_DIR_PATH_MAX {
         return Err(Error::PathTooLong);
     }
@@ -129,10 +138,7 @@ fn check(path: &Path) -> Result<(), Error> {
     if !attributes.is_dir() {
         return Err(Error::NotADirectory(owned()));
     }
-    if attributes.permissions().mode() & 0o200 == 0 {
-        return Err(Error::DirectoryNotWritable(owned()));
-    }
-    Ok(())
+    Ok(attributes)
 }
 
 /// The system's reason, in libuv's words for the two that a path alone can cause.
@@ -144,7 +150,7 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-fn lock(dir: &Path) -> Result<fs::File, Error> {
+pub(super) fn lock(dir: &Path) -> Result<fs::File, Error> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(dir.join(LOCK_NAME)).map_err(|_| Error::Locked)?;
