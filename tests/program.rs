@@ -244,9 +244,6 @@ fn repair_keeps_what_is_sound_and_deletes_nothing() {
     for (variant, _, keeps) in DAMAGED {
         let dir = unpack(&format!("variant-{variant}"));
         let before = image(dir.path());
-        let without_consent = run(&["repair", &shown(&dir)]);
-        assert_eq!(code(&without_consent), 1, "{variant}");
-        assert_eq!(image(dir.path()), before, "{variant}: nothing happens without consent");
         let done = run(&["repair", &shown(&dir), "--yes"]);
         let Some(keeps) = keeps else {
             assert_eq!(code(&done), 1, "{variant}");
@@ -269,6 +266,18 @@ fn repair_keeps_what_is_sound_and_deletes_nothing() {
         let loaded = Directory::open(dir.path()).unwrap().lock().unwrap().load(AutoRecovery::Off);
         assert_eq!(loaded.unwrap().next_index().0, keeps + 1, "{variant}: a start without auto-recovery");
     }
+}
+
+#[test]
+fn repair_changes_nothing_without_consent() {
+    let dir = unpack("variant-open-middle-batch-corrupt");
+    let before = image(dir.path());
+    let output = run(&["repair", &shown(&dir)]);
+    assert_eq!(code(&output), 1);
+    assert!(text(&output).contains("cut open-1 before its damage: entries batch 21"), "{}", text(&output));
+    let (code, planned) = json(&["repair", &shown(&dir)]);
+    assert_eq!((code, &planned["result"], &planned["last_index"]), (1, &"planned".into(), &21.into()));
+    assert_eq!(image(dir.path()), before);
 }
 
 #[test]
