@@ -215,6 +215,7 @@ impl Driver {
     /// Ends leadership and closes the log, so that the next start finds it whole.
     pub fn close(mut self) {
         self.end_leadership();
+        self.parts.registry.status.set_transferring(false);
         drop(self.parts.peers);
         if let Err(error) = self.parts.store.stop() {
             self.parts.fence.raise(error.to_string());
@@ -225,6 +226,9 @@ impl Driver {
         let parts = &mut self.parts;
         // Clients wait in their bounded queue while the disk is behind; everything else goes on.
         let disk_has_room = parts.store.queued_bytes() < DISK_QUEUE_BYTES_MAX;
+        // Nor is anything refused because of a transfer. When that has ended, either this server goes on, or
+        // clients who are refused will find the new leader at once.
+        let decided = !parts.core.is_transferring();
         let now_ms = parts.registry.status.now_ms();
         let deadline = parts.core.deadline().map(|Time(ms)| Duration::from_millis(ms.saturating_sub(now_ms)));
         tokio::select! {
@@ -236,7 +240,7 @@ impl Driver {
             Some(read) = self.snapshots.1.recv() => Event::SnapshotRead(read),
             Some(inbound) = parts.inbound.recv(), if disk_has_room => Event::Inbound(inbound),
             Some(order) = parts.orders.recv() => Event::Order(order),
-            Some(request) = parts.requests.recv(), if disk_has_room => Event::Request(request),
+            Some(request) = parts.requests.recv(), if disk_has_room && decided => Event::Request(request),
             () = sleep(self.blocked.then_some(Duration::from_millis(APPLY_RETRY_MS))) => Event::Retry,
         }
     }
@@ -331,7 +335,7 @@ impl Driver {
     fn propose(&mut self, proposal: Proposal) -> Result<(), Fault> {
         if proposal.database.void_count() != proposal.void_count {
             // It was built on transactions that have been dropped since.
-            let _ = proposal.done.send(Err(Refused::LeadershipLost));
+            let _ = proposal.done.send(Err(Refused::NotLeader));
             return Ok(());
         }
         let token = self.next_token();
@@ -373,7 +377,9 @@ impl Driver {
         }
         let core = &self.parts.core;
         let leased = core.lease_until().filter(|_| self.applied == self.committed);
-        self.parts.registry.status.publish(core.is_ready_to_execute(), leased.map_or(0, |Time(ms)| ms));
+        let status = &self.parts.registry.status;
+        status.publish(core.is_ready_to_execute(), leased.map_or(0, |Time(ms)| ms));
+        status.set_transferring(core.is_transferring());
         match self.parts.registry.vfs().fault() {
             Some(fault) => Err(Fault(fault)),
             None => Ok(()),

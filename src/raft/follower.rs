@@ -200,8 +200,9 @@ impl Raft {
             return;
         }
         self.follow(message.term, from.clone(), out);
-        if self.installation.is_some() || self.snapshots.is_in_progress() {
-            // Busy; the leader tries again.
+        if self.installation.is_some() {
+            // The log is about to be replaced and says nothing.
+            self.next_installation = Some((from, message));
             return;
         }
         let present = last_index <= self.commit_index || self.log.term_at(last_index) == Some(last_term);
@@ -209,6 +210,10 @@ impl Raft {
             // Nothing in it that is not here (dissertation 5.3).
             let in_flight = self.persistence.append_in_flight(last_index);
             self.answer(&from, self.result(Index(0), last_index, Stamp(0)), in_flight, out);
+            return;
+        }
+        if self.snapshots.is_in_progress() {
+            self.next_installation = Some((from, message));
             return;
         }
         let point = SnapshotPoint {
@@ -241,7 +246,16 @@ impl Raft {
             let last_index = if ok { index } else { self.persistence.persisted_index() };
             self.answer(&leader, self.result(rejected, last_index, Stamp(0)), None, out);
         }
+        self.receive_next_installation(out);
         Ok(())
+    }
+
+    /// The snapshot that came while this server was busy with another one. Its leader waits for an answer,
+    /// for long: sending a snapshot again is expensive.
+    pub(super) fn receive_next_installation(&mut self, out: &mut Outputs) {
+        if let Some((from, message)) = self.next_installation.take() {
+            self.receive_install_snapshot(from, message, out);
+        }
     }
 
     /// The snapshot takes the place of the whole log (dissertation 5.3).

@@ -85,6 +85,8 @@ pub struct Raft {
     applied_index: Index,
     snapshots: SnapshotSchedule,
     installation: Option<Installation>,
+    /// The newest snapshot that arrived during an installation, or while one of our own was written.
+    next_installation: Option<(Peer, message::InstallSnapshot)>,
     #[cfg(feature = "planted-bugs")]
     bug: Option<Bug>,
 }
@@ -153,6 +155,7 @@ impl Raft {
             applied_index: Index(0),
             snapshots: SnapshotSchedule::default(),
             installation: None,
+            next_installation: None,
             #[cfg(feature = "planted-bugs")]
             bug: None,
         }
@@ -188,8 +191,8 @@ impl Raft {
             Input::Change { token, change } => self.change(token, change, out)?,
             Input::Transfer { token, to } => self.start_transfer(token, to, out),
             Input::Applied { index } => self.applied(index, out)?,
-            Input::SnapshotTaken { index, size_bytes } => self.snapshot_taken(index, size_bytes)?,
-            Input::SnapshotFailed { index } => self.snapshot_failed(index)?,
+            Input::SnapshotTaken { index, size_bytes } => self.snapshot_taken(index, size_bytes, out)?,
+            Input::SnapshotFailed { index } => self.snapshot_failed(index, out)?,
             Input::SnapshotSent { to, ok } => self.snapshot_sent(to, ok),
             Input::SnapshotInstalled { index, ok } => self.snapshot_installed(index, ok, out)?,
         }

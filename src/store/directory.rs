@@ -7,9 +7,9 @@
 
 use super::error::{Error, describe};
 use super::fs::{Disk, Existing, Fs};
-use super::list::{Listing, TEMPORARY_PREFIX};
+use super::list::{ClosedName, Listing, TEMPORARY_PREFIX};
 use super::load::{self, Loaded};
-use super::metadata::{Metadata, ShortFile};
+use super::metadata::Metadata;
 use super::segment;
 use crate::config::DATA_DIR_PATH_MAX;
 use crate::raft::{Configuration, Entry, EntryKind, Index, Term};
@@ -44,12 +44,10 @@ impl Directory {
         // Locking creates a file, so that is done only when there is something to remove.
         let needs_tidying =
             Listing::scan(&*directory.fs, path).is_ok_and(|found| !found.leftovers.is_empty());
-        let lock = if needs_tidying { lock(path).ok() } else { None };
-        if lock.is_some() {
+        if needs_tidying && let Ok(_lock) = lock(path) {
             tidy(&*directory.fs, path);
         }
-        let short = if lock.is_some() { ShortFile::Remove } else { ShortFile::Keep };
-        Metadata::read(&*directory.fs, path, short)?;
+        Metadata::read(&*directory.fs, path)?;
         Ok(directory)
     }
 
@@ -58,7 +56,7 @@ impl Directory {
     pub fn lock(&self) -> Result<LockedDirectory, Error> {
         let lock = lock(&self.path)?;
         tidy(&*self.fs, &self.path);
-        let metadata = Metadata::read(&*self.fs, &self.path, ShortFile::Remove)?;
+        let metadata = Metadata::read(&*self.fs, &self.path)?;
         Ok(LockedDirectory { fs: Arc::clone(&self.fs), path: self.path.clone(), metadata, _lock: lock })
     }
 }
@@ -103,13 +101,18 @@ impl LockedDirectory {
     }
 }
 
-/// Writes a complete closed segment: under a temporary name, then renamed, all of it durable.
+/// Writes a complete closed segment, all of it durable.
 pub(super) fn write_closed(fs: &dyn Fs, dir: &Path, first: Index, entries: &[Entry]) -> io::Result<()> {
     let last = Index(first.0 + entries.len() as u64 - 1);
-    let name = super::list::ClosedName { first, last }.to_string();
+    write_whole(fs, dir, &ClosedName { first, last }.to_string(), &segment::encode_closed(entries))
+}
+
+/// Writes a file under a temporary name and renames it once it is durable: a crash leaves the file that had
+/// the name before, or all of the new one.
+pub(super) fn write_whole(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{TEMPORARY_PREFIX}{name}"));
     let file = fs.create(&temporary, Existing::Replace)?;
-    file.write_at(&segment::encode_closed(entries), 0)?;
+    file.write_at(bytes, 0)?;
     file.sync()?;
     fs.rename(&temporary, &dir.join(name))?;
     fs.sync_dir(dir)

@@ -1,6 +1,6 @@
 use super::*;
 use crate::raft::{Role, Server, ServerId};
-use crate::store::test_fs::{TestFs, image};
+use crate::store::test_fs::TestFs;
 use crate::store::{AutoRecovery, Loaded};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::symlink;
@@ -152,30 +152,6 @@ fn a_directory_with_a_term_and_no_log_is_not_bootstrapped() {
 }
 
 #[test]
-fn a_bootstrap_cut_off_anywhere_is_completed_by_the_next_start() {
-    let (dir, test_fs) = (tempfile::tempdir().unwrap(), TestFs::new());
-    let (images, taken) = {
-        let images = Arc::new(parking_lot::Mutex::new(Vec::new()));
-        (Arc::clone(&images), images)
-    };
-    let path = dir.path().to_owned();
-    test_fs.before_each(move |operation| taken.lock().push((operation.to_owned(), image(&path))));
-    let directory = Directory::open_on(Arc::new(test_fs.clone()), dir.path()).unwrap();
-    directory.lock().unwrap().bootstrap(&configuration()).unwrap();
-    test_fs.before_each(|_| {});
-    let images = std::mem::take(&mut *images.lock());
-    assert!(images.len() >= 8, "{} crash points", images.len());
-    for (operation, image) in images {
-        let mut locked = Directory::open(image.path()).unwrap().lock().unwrap();
-        locked.bootstrap(&configuration()).unwrap();
-        let loaded = locked.load(AutoRecovery::On).unwrap();
-        assert_eq!((loaded.term, loaded.entries.len()), (Term(1), 1), "before {operation}");
-        drop(locked);
-        assert_eq!(load(image.path()).unwrap().term, Term(1), "before {operation}, second start");
-    }
-}
-
-#[test]
 fn a_failed_bootstrap_says_why() {
     let (dir, test_fs) = (tempfile::tempdir().unwrap(), TestFs::new());
     test_fs.fail("sync");
@@ -197,7 +173,7 @@ fn a_recovered_empty_directory_starts_with_any_id() {
         let loaded = locked.load(AutoRecovery::On).unwrap();
         assert_eq!((loaded.term, loaded.voted_for, loaded.entries.len()), (Term(1), None, 1));
         drop(locked);
-        let term = Metadata::read(&Disk, dir.path(), ShortFile::Keep).unwrap().term;
+        let term = Metadata::read(&Disk, dir.path()).unwrap().term;
         assert_eq!(term, Term(1), "the term is durable before the node uses it");
     }
 }

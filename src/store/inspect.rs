@@ -9,7 +9,7 @@ use super::error::{Error, describe};
 use super::fs::{Disk, Fs};
 use super::list::Name;
 use super::load::{self, Attempt, AutoRecovery, Repair};
-use super::metadata::{Metadata, ShortFile};
+use super::metadata::Metadata;
 use super::segment::{FORMAT, Segment, Tail};
 use crate::codec::Reader;
 use crate::raft::{Configuration, EntryKind, Index, SnapshotPoint, Term};
@@ -108,7 +108,7 @@ impl Inspection {
     pub fn of(path: &Path) -> Result<Inspection, Error> {
         exists(path)?;
         let lock = lock_if_present(path)?;
-        let metadata = Metadata::read(&Disk, path, ShortFile::Keep);
+        let metadata = Metadata::read(&Disk, path);
         let files = files(path).map_err(|e| Error::Load(describe("list", path, &e)))?;
         let contents = match &metadata {
             Ok(metadata) => load::preview(&Disk, path, *metadata, AutoRecovery::On)

@@ -2,7 +2,7 @@ use super::*;
 use crate::raft::{Configuration, Entry, EntryKind, Index, Role, Seq, Server, ServerId, Term};
 use crate::store::fs::{Disk, Fs};
 use crate::store::metadata::Metadata;
-use crate::store::test_fs::{TestFs, image};
+use crate::store::test_fs::TestFs;
 use crate::store::{
     AutoRecovery, Directory, Loaded, LoadedSnapshot, OnEvent, Options, SnapshotRequest, Store,
 };
@@ -172,59 +172,6 @@ fn what_was_asked_for_before_is_durable_first_and_what_is_asked_for_after_waits(
     assert_eq!(steps.len(), 5, "in this order: {steps:?} of {:?}", fs.operations());
     running.store.stop().unwrap();
     assert_eq!(load(dir.path()).term, Term(12));
-}
-
-#[test]
-fn an_installation_cut_off_anywhere_leaves_the_old_state_or_the_new_one() {
-    // The old log ends before the snapshot, at it, behind it; with and without an older snapshot.
-    for (old, older_snapshot) in [(7, false), (10, true), (20, false), (20, true), (31, true)] {
-        let (dir, fs) = (directory(), TestFs::new());
-        let running = start(Arc::new(fs.clone()), dir.path());
-        running.append(1, 1..=old);
-        running.wait_for(old);
-        if older_snapshot {
-            running.store_snapshot(1, 4);
-            running.store_snapshot(1, 5);
-            assert!(matches!(running.wait(), Event::SnapshotStored { .. }));
-            assert!(matches!(running.wait(), Event::SnapshotStored { .. }));
-        }
-        let before = (if older_snapshot { 5 } else { 0 }, 1, entries(1, 1..=old));
-        let path = dir.path().to_owned();
-        let images = Arc::new(Mutex::new(Vec::new()));
-        let taken = Arc::clone(&images);
-        fs.before_each(move |operation| taken.lock().push((operation.to_owned(), image(&path))));
-        running.install(2, 20);
-        running.append(3, 21..=28);
-        running.wait_for_snapshot();
-        running.wait_for(28);
-        fs.before_each(|_| {});
-        let images = std::mem::take(&mut *images.lock());
-        assert!(images.len() > 20, "{} crash points", images.len());
-        let mut is_new = false;
-        for (operation, image) in images {
-            let loaded = state(&load(image.path()));
-            let context = format!("{old} entries, before {operation}");
-            is_new |= loaded.0 == 20;
-            if is_new {
-                let appended = loaded.2.len() as u64;
-                assert_eq!(loaded, (20, 21, entries(3, 21..=20 + appended)), "{context}");
-            } else {
-                assert_eq!(loaded, before, "{context}");
-            }
-            assert_eq!(state(&load(image.path())), loaded, "second start: {context}");
-            // Whatever is left, a node goes on from it and finds it again.
-            let next = loaded.1 + loaded.2.len() as u64;
-            let again = start(Arc::new(Disk), image.path());
-            again.append(4, next..=next);
-            again.wait_for(next);
-            drop(again);
-            let expected = [loaded.2, entries(4, next..=next)].concat();
-            assert_eq!(state(&load(image.path())), (loaded.0, loaded.1, expected), "continued: {context}");
-        }
-        assert!(is_new);
-        let snapshots = names(dir.path()).iter().filter(|name| name.ends_with(".meta")).count();
-        assert_eq!(snapshots, if older_snapshot { 2 } else { 1 });
-    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Start-up: from a data directory to a snapshot and a log. Runs on the caller's thread, under the lock.
 //!
+//! 0. Whatever is there is made durable.
 //! 1. List the directory. Of several snapshots the newest is read; nothing else will do.
 //! 2. Closed segments must follow each other without a gap and reach the snapshot. What lies below a gap
-//!    below the snapshot is ignored.
+//!    below the snapshot is removed, since the C library refuses some of these logs.
 //! 3. Open segments have no index in their names: they follow what was read before, in the order of their
 //!    counters. What a crash leaves at the end of the last one is dropped.
 //! 4. A log that a snapshot took the place of is dropped: see `supersession`.
@@ -176,6 +177,7 @@ pub(super) fn load(dir: &mut LockedDirectory, recovery: AutoRecovery) -> Result<
     let (fs, path) = (&*dir.fs, dir.path.as_path());
     let listing = Listing::scan(fs, path).map_err(|e| Error::Load(describe("list", path, &e)))?;
     let source = Source { fs, path };
+    source.settle().map_err(|e| Error::Load(describe("sync", path, &e)))?;
     let attempt = source.attempt_with(&listing, recovery)?;
     let needs_term = check_terms(dir.metadata, &attempt)?;
     source.repair(&attempt.repairs).map_err(Error::Load)?;
@@ -262,7 +264,10 @@ impl Source<'_> {
         let open: Vec<_> = listing.open.iter().map(|name| self.read_open(*name, &mut notes)).collect();
         if let Some((name, _)) = &snapshot {
             let has_open = open.iter().any(holds_entries);
-            select_closed(&mut closed, *name, has_open)?;
+            for useless in select_closed(&mut closed, *name, has_open)? {
+                notes.push(format!("removed closed segment {useless}: the log behind it begins anew"));
+                repairs.push(Repair::Remove(useless.to_string()));
+            }
         }
         let first_index = match (closed.first(), &snapshot) {
             (_, None) => Index(1),
@@ -305,6 +310,20 @@ impl Source<'_> {
         // none is ever taken for the continuation of another log.
         attempt.repairs.splice(0..0, aside.into_iter().rev().map(Repair::SetAside));
         Ok(attempt)
+    }
+
+    /// Makes durable what a process that was killed may have left half-way: a new name whose directory it
+    /// had not synced yet, or a vote that the C library wrote in place. What is loaded must not go away
+    /// again, and what is removed here must not go before that which replaces it.
+    fn settle(&self) -> io::Result<()> {
+        for name in ["metadata1", "metadata2"] {
+            match self.fs.open(&self.file(name)) {
+                Ok(file) => file.sync()?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.fs.sync_dir(self.path)
     }
 
     fn newest_snapshot(&self, listing: &Listing) -> Result<Option<(SnapshotName, LoadedSnapshot)>, Damage> {
@@ -467,9 +486,8 @@ fn fault_text(batch: usize, offset: usize, fault: &super::segment::BatchFault) -
 }
 
 /// Of two closed segments with the same first index the shorter one is the result of a truncation that was
-/// cut off before it removed the longer one. Segments behind the longer one are removed first by our writer;
-/// if there are any, nobody can tell whether they belong to the truncated log or were written later on top of
-/// it.
+/// cut off before it removed the longer one. If segments behind it are there, nobody can tell whether they
+/// belong to the truncated log or were written later on top of it.
 fn drop_overlaps(
     closed: &[ClosedName],
     repairs: &mut Vec<Repair>,
@@ -495,22 +513,26 @@ fn drop_overlaps(
     Ok(kept)
 }
 
-/// Keeps the closed segments that belong to the log behind a snapshot. The others stay on disk, ignored.
-fn select_closed(closed: &mut Vec<ClosedName>, snapshot: SnapshotName, has_open: bool) -> Result<(), Damage> {
-    let Some(last) = closed.last() else { return Ok(()) };
+/// Keeps the closed segments that belong to the log behind a snapshot. Returns others that are below it.
+fn select_closed(
+    closed: &mut Vec<ClosedName>,
+    snapshot: SnapshotName,
+    has_open: bool,
+) -> Result<Vec<ClosedName>, Damage> {
+    let Some(last) = closed.last() else { return Ok(Vec::new()) };
     if last.last < snapshot.index && !has_open {
         closed.clear();
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut first = closed.len() - 1;
     while first > 0 && closed[first - 1].last.next() == closed[first].first {
         first -= 1;
     }
-    closed.drain(..first);
+    let useless = closed.drain(..first).collect();
     if closed[0].first > snapshot.index.next() {
         return Err(Damage::fatal(format!("closed segment {} is past last snapshot {snapshot}", closed[0])));
     }
-    Ok(())
+    Ok(useless)
 }
 
 /// Whether the snapshot took the place of the whole log, and by what that shows. A snapshot contains only

@@ -1,11 +1,11 @@
 use super::*;
 use crate::raft::{Configuration, Role, Server};
+use crate::store::crash_fs::{CrashFs, Files, Model, Random, files};
 use crate::store::directory::{Directory, write_closed};
 use crate::store::fs::Disk;
 use crate::store::metadata::Metadata;
 use crate::store::segment::encode_batch;
 use crate::store::snapshot::{Compression, SnapshotContent, Target};
-use crate::store::test_fs::{TestFs, image};
 use std::fs;
 use std::io::Write;
 use std::sync::Arc;
@@ -91,6 +91,28 @@ impl Built {
 
     fn load(&self) -> Result<Loaded, Error> {
         Directory::open(self.path()).unwrap().lock().unwrap().load(AutoRecovery::On)
+    }
+
+    fn of(files: &Files) -> Built {
+        let dir = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, content)| fs::write(dir.path().join(name), &content[..]).unwrap());
+        Built(dir)
+    }
+
+    /// What is loaded, without a change of this directory, and what crashes while loading can leave.
+    fn load_with_crashes(&self, recovery: AutoRecovery) -> (Loaded, Vec<(String, Files)>) {
+        let crash_fs = CrashFs::new(Model::new(&files(self.path())));
+        let crashed = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let (taken, mut random) = (Arc::clone(&crashed), Random(1));
+        crash_fs.before_each(move |operation, model| {
+            let crashes = model.crashes(&mut random, false);
+            taken
+                .lock()
+                .extend(crashes.into_iter().map(|fates| (operation.to_owned(), model.after_crash(&fates))));
+        });
+        let directory = Directory::open_on(Arc::new(crash_fs.clone()), self.path()).unwrap();
+        let loaded = directory.lock().unwrap().load(recovery).unwrap();
+        (loaded, std::mem::take(&mut *crashed.lock()))
     }
 
     /// First and last index after loading, twice: loading must not change what is loaded.
@@ -243,6 +265,17 @@ fn the_log_behind_a_snapshot_is_the_part_without_gaps() {
     }
 }
 
+/// The C library counts one segment too many among those that do not belong to the log.
+#[test]
+fn what_does_not_belong_to_the_log_behind_a_snapshot_is_removed() {
+    let dir = Built::new().closed(1, 4).closed(4, 9).closed(10, 12).snapshot(1, 9, 1);
+    let text = "removed closed segment 0000000000000001-0000000000000004: the log behind it begins anew";
+    assert_eq!(dir.load().unwrap().notes, [text]);
+    let log = ["0000000000000004-0000000000000009", "0000000000000010-0000000000000012"];
+    assert_eq!(dir.files(), [&log[..], &["snapshot-1-9-1", "snapshot-1-9-1.meta"]].concat());
+    assert_eq!(dir.range(), (4, 12));
+}
+
 #[test]
 fn a_log_that_does_not_reach_its_snapshot_is_refused() {
     let text = Built::new().closed(8, 9).snapshot(1, 6, 1).refusal();
@@ -265,21 +298,16 @@ fn a_log_that_a_snapshot_took_the_place_of_is_dropped() {
         (Built::new().closed(7, 9).snapshot(2, 6, 1), "its entry 7 has term 1"),
         (Built::new().open(1, 7..=9, ZEROS).snapshot(2, 6, 1), "its entry 7 has term 1"),
     ] {
-        let files = TestFs::new();
-        let images = Arc::new(parking_lot::Mutex::new(Vec::new()));
-        let (path, taken) = (dir.path().to_owned(), Arc::clone(&images));
-        files.before_each(move |operation| taken.lock().push((operation.to_owned(), image(&path))));
-        let directory = Directory::open_on(Arc::new(files.clone()), dir.path()).unwrap();
-        let loaded = directory.lock().unwrap().load(AutoRecovery::Off).unwrap();
-        files.before_each(|_| {});
+        let (loaded, crashed) = dir.load_with_crashes(AutoRecovery::Off);
         let note = format!("dropped the log before snapshot snapshot-2-6-1, which took its place: {shows}");
         assert_eq!(loaded.notes, [note]);
         assert_eq!((loaded.first_index, loaded.entries.len()), (Index(7), 0));
-        // Nothing may stay: what is appended next would continue it.
-        assert_eq!(dir.files(), ["snapshot-2-6-1", "snapshot-2-6-1.meta"]);
-        for (operation, image) in std::mem::take(&mut *images.lock()) {
-            assert_eq!(Built(image).range(), (7, 6), "{shows}, before {operation}");
+        for (operation, files) in crashed {
+            assert_eq!(Built::of(&files).range(), (7, 6), "{shows}, before {operation}");
         }
+        // Nothing may stay: what is appended next would continue it.
+        assert_eq!(dir.range(), (7, 6));
+        assert_eq!(dir.files(), ["snapshot-2-6-1", "snapshot-2-6-1.meta"]);
     }
 }
 
@@ -348,18 +376,10 @@ fn a_repair_cut_off_anywhere_is_completed_by_the_next_start() {
         (open().damage("0000000000000001-0000000000000003", 30), 0),
         (Built::new().closed(1, 3).closed(4, 9).closed(4, 6).open(1, 7..=8, ZEROS), 8),
     ] {
-        let files = TestFs::new();
-        let images = Arc::new(parking_lot::Mutex::new(Vec::new()));
-        let (path, taken) = (dir.path().to_owned(), Arc::clone(&images));
-        files.before_each(move |operation| taken.lock().push((operation.to_owned(), image(&path))));
-        let directory = Directory::open_on(Arc::new(files.clone()), dir.path()).unwrap();
-        directory.lock().unwrap().load(AutoRecovery::On).unwrap();
-        files.before_each(|_| {});
-        let images = std::mem::take(&mut *images.lock());
-        assert!(images.len() >= 4, "{} crash points", images.len());
-        for (operation, image) in images {
-            let loaded = Built(image).load().unwrap_or_else(|e| panic!("{e}, before {operation}"));
-            assert_eq!(loaded.next_index(), Index(last + 1), "before {operation}");
+        let (_, crashed) = dir.load_with_crashes(AutoRecovery::On);
+        assert!(crashed.len() >= 10, "{} crashes", crashed.len());
+        for (operation, files) in crashed {
+            assert_eq!(Built::of(&files).load().unwrap().next_index(), Index(last + 1), "before {operation}");
         }
     }
 }

@@ -15,10 +15,10 @@
 
 use super::directory;
 use super::error::{Error, describe};
-use super::fs::{Disk, Existing, Fs};
+use super::fs::{Disk, Fs};
 use super::inspect::{Inspection, lock_if_present};
 use super::list::{ClosedName, Listing, OpenName, SnapshotName};
-use super::metadata::{Metadata, ShortFile};
+use super::metadata::Metadata;
 use super::recover::forced_term;
 use super::segment::{FORMAT, Segment, Tail};
 use super::snapshot;
@@ -173,20 +173,16 @@ impl Mending {
     fn cut(&self, file: &str, kept: &str, used: usize, aside: &Path) -> io::Result<()> {
         let original = self.path.join(file);
         let bytes = fs::read(&original)?;
-        write(&aside.join(file), &bytes)?;
-        Disk.sync_dir(aside)?;
-        let temporary = self.path.join(format!("{}{kept}", super::list::TEMPORARY_PREFIX));
-        write(&temporary, &bytes[..used])?;
-        fs::rename(&temporary, self.path.join(kept))?;
+        directory::write_whole(&Disk, aside, file, &bytes)?;
+        directory::write_whole(&Disk, &self.path, kept, &bytes[..used])?;
         if kept != file {
-            Disk.sync_dir(&self.path)?;
             fs::remove_file(&original)?;
         }
         Ok(())
     }
 
     fn write_term(&self, term: Term) -> Result<io::Result<()>, Error> {
-        let mut metadata = Metadata::read(&Disk, &self.path, ShortFile::Remove)?;
+        let mut metadata = Metadata::read(&Disk, &self.path)?;
         metadata.write(&Disk, &self.path, term, None).map(Ok)
     }
 }
@@ -199,12 +195,6 @@ impl Step {
             Step::NewTerm { .. } => "metadata",
         }
     }
-}
-
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = Disk.create(path, Existing::Replace)?;
-    file.write_at(bytes, 0)?;
-    file.sync()
 }
 
 /// Gives files that root created to the owner of the directory, whose node could not read them otherwise.

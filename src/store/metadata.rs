@@ -9,11 +9,17 @@
 //! ```
 //!
 //! The version grows by one with each write; odd ones go to `metadata1`, even ones to `metadata2`, so that a
-//! write never touches the file that is in force. The higher version wins. A file that is too short is a
-//! write that was cut off before its first sync: it counts as absent.
+//! write never touches the file that is in force. The higher version wins.
+//!
+//! There is no checksum: a file that is half old and half new, or that has its size and not its bytes, would
+//! be believed or refused. So a new one is written beside and renamed over the old one when it is durable.
+//! That takes two syncs instead of one, in an election: safety before latency.
+//! The C library writes in place; what a crash leaves of the first write to a file may be too short, and then
+//! counts as absent. A file that became too short later is refused: it may have been the one in force.
 
+use super::directory::write_whole;
 use super::error::Error;
-use super::fs::{Existing, Fs};
+use super::fs::Fs;
 use crate::codec::Reader;
 use crate::raft::{ServerId, Term};
 use bytes::{BufMut, Bytes};
@@ -31,15 +37,6 @@ pub struct Metadata {
     pub term: Term,
     /// Vote given in that term.
     pub voted_for: Option<ServerId>,
-}
-
-/// What to do with a file that is too short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ShortFile {
-    /// Remove it. Only for the holder of the lock: somebody else's may be about to grow.
-    Remove,
-    /// Leave it.
-    Keep,
 }
 
 impl Metadata {
@@ -80,22 +77,23 @@ impl Metadata {
     }
 
     /// Reads what is in force in `dir`.
-    pub(super) fn read(fs: &dyn Fs, dir: &Path, short: ShortFile) -> Result<Metadata, Error> {
-        let read = |name: &'static str| -> Result<Metadata, Error> {
-            let path = dir.join(name);
-            let failed = |e: io::Error| Error::Metadata(format!("read {name}: {e}"));
-            let content = match fs.read(&path) {
-                Ok(content) => content,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Metadata::default()),
-                Err(e) => return Err(failed(e)),
-            };
-            let found = Metadata::decode(name, content)?;
-            if found.is_none() && short == ShortFile::Remove {
-                fs.remove(&path).map_err(failed)?;
-            }
-            Ok(found.unwrap_or_default())
+    pub(super) fn read(fs: &dyn Fs, dir: &Path) -> Result<Metadata, Error> {
+        let read = |name: &'static str| match fs.read(&dir.join(name)) {
+            Ok(content) => Ok((content.len(), Metadata::decode(name, content)?)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok((0, Some(Metadata::default()))),
+            Err(e) => Err(Error::Metadata(format!("read {name}: {e}"))),
         };
-        let (first, second) = (read("metadata1")?, read("metadata2")?);
+        let ((first_size, first), (second_size, second)) = (read("metadata1")?, read("metadata2")?);
+        // Only the first write of a file can leave it short: that of version 1 or 2.
+        let short = match (first, second) {
+            (None, Some(second)) if !second.is_absent() => Some(("metadata1", first_size)),
+            (Some(first), None) if first.version > 1 => Some(("metadata2", second_size)),
+            _ => None,
+        };
+        if let Some((name, size)) = short {
+            return Err(Error::Metadata(format!("{name} has size {size} instead of {SIZE}")));
+        }
+        let (first, second) = (first.unwrap_or_default(), second.unwrap_or_default());
         if first.version == second.version && !first.is_absent() {
             let version = first.version;
             return Err(Error::Metadata(format!("metadata1 and metadata2 are both at version {version}")));
@@ -112,21 +110,8 @@ impl Metadata {
         voted_for: Option<ServerId>,
     ) -> Result<(), Error> {
         let next = Metadata { version: self.version + 1, term, voted_for };
-        let path = dir.join(if next.version % 2 == 1 { "metadata1" } else { "metadata2" });
-        let write = || match fs.open(&path) {
-            Ok(file) => {
-                file.write_at(&next.encode(), 0)?;
-                file.sync_data()
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let file = fs.create(&path, Existing::Refuse)?;
-                file.write_at(&next.encode(), 0)?;
-                file.sync()?;
-                fs.sync_dir(dir)
-            }
-            Err(e) => Err(e),
-        };
-        write().map_err(|e| Error::disk("write", &path, &e))?;
+        let name = if next.version % 2 == 1 { "metadata1" } else { "metadata2" };
+        write_whole(fs, dir, name, &next.encode()).map_err(|e| Error::disk("write", &dir.join(name), &e))?;
         *self = next;
         Ok(())
     }

@@ -10,7 +10,7 @@ const GOLDEN: [u8; 32] = [
 ];
 
 fn read(dir: &Path) -> Result<Metadata, Error> {
-    Metadata::read(&Disk, dir, ShortFile::Remove)
+    Metadata::read(&Disk, dir)
 }
 
 fn dir_with(files: &[(&str, &[u8])]) -> tempfile::TempDir {
@@ -74,12 +74,23 @@ fn damaged_files_are_refused_in_the_words_of_the_c_library() {
 }
 
 #[test]
-fn a_short_file_is_removed_only_by_the_holder_of_the_lock() {
-    let dir = dir_with(&[("metadata1", &GOLDEN[..16]), ("metadata2", &GOLDEN)]);
-    assert_eq!(Metadata::read(&Disk, dir.path(), ShortFile::Keep).unwrap().version, 2);
-    assert!(dir.path().join("metadata1").exists());
-    assert_eq!(read(dir.path()).unwrap().version, 2);
-    assert!(!dir.path().join("metadata1").exists());
+fn a_short_file_counts_as_absent_if_a_crash_can_have_left_it() {
+    let (short, first) = (&GOLDEN[..16], patched(8, 1));
+    for (files, version) in [
+        (vec![("metadata1", short)], Some(0)),
+        (vec![("metadata1", short), ("metadata2", short)], Some(0)),
+        (vec![("metadata1", &first[..]), ("metadata2", short)], Some(1)),
+        (vec![("metadata1", &patched(8, 3)[..]), ("metadata2", short)], None),
+        (vec![("metadata1", short), ("metadata2", &GOLDEN)], None),
+    ] {
+        let dir = dir_with(&files);
+        let found = read(dir.path());
+        assert_eq!(found.as_ref().ok().map(|metadata| metadata.version), version, "{found:?}");
+        if let Ok(mut metadata) = found {
+            metadata.write(&Disk, dir.path(), Term(8), None).unwrap();
+            assert_eq!(read(dir.path()), Ok(metadata));
+        }
+    }
 }
 
 #[test]

@@ -12,6 +12,8 @@
 //! every request up to `seq`. It is sent only for what survives a power cut. After `Failed` nothing more is
 //! written: the node must be fenced.
 
+#[cfg(test)]
+mod crash_fs;
 mod crc;
 mod directory;
 mod error;

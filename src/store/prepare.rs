@@ -7,12 +7,16 @@
 //! us into zeroed blocks, 280 to 320 us into blocks that are only reserved. The first spare of a run, and any
 //! that an append already waits for, is only reserved: somebody waits.
 //!
+//! The format at its beginning is durable, too. If it came with the first batch, a crash could leave a part
+//! of that batch without it, and nobody could tell such a segment from a damaged one.
+//!
 //! The order of the counters is the order of the log. Spares are handed out in that order, and segments are
 //! closed in that order.
 
 use super::error::Error;
 use super::fs::{Existing, File, Fs};
 use super::list::{ClosedName, OpenName};
+use super::segment::FORMAT;
 use crate::config::{SPARE_FILL_BYTES, SPARE_SEGMENTS};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -278,6 +282,7 @@ impl Worker {
             // Piece by piece, so that an append's sync never has all of it before it in the disk's queue.
             file.sync_data()?;
         }
+        file.write_at(&FORMAT.to_le_bytes(), 0)?;
         file.sync()?;
         self.fs.sync_dir(&self.dir)
     }

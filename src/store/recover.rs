@@ -20,7 +20,7 @@ use super::directory::{Directory, LockedDirectory, write_closed};
 use super::error::{Error, describe};
 use super::inspect;
 use super::load::{self, AutoRecovery};
-use super::metadata::{Metadata, ShortFile};
+use super::metadata::Metadata;
 use crate::config::FORCED_TERM_STEP;
 use crate::raft::{Configuration, Entry, EntryKind, Index, Term};
 
@@ -72,7 +72,7 @@ impl Directory {
     /// either. Changes nothing. A damaged end counts only as far as a start would keep it.
     pub fn last_entry(&self, recovery: AutoRecovery) -> Result<(Index, Term), Error> {
         let _lock = inspect::lock_if_present(&self.path)?;
-        let metadata = Metadata::read(&*self.fs, &self.path, ShortFile::Keep)?;
+        let metadata = Metadata::read(&*self.fs, &self.path)?;
         let found = load::preview(&*self.fs, &self.path, metadata, recovery)?;
         Ok((Index(found.next_index().0 - 1), found.last_term()))
     }

@@ -1,7 +1,7 @@
 //! Segments: the bytes of the log. Pure, except that entries are slices of the buffer that was read.
 //!
 //! ```text
-//! segment   u64 format = 1 (0 while nothing was written) | batch | batch | ... | zeros (open segments only)
+//! segment   u64 format = 1 | batch | batch | ... | zeros (open segments only)
 //!
 //! batch   0      4      8            16                16 + 16 n          16 + 16 n + sum of sizes
 //!        +------+------+------------+-----------------+------------------+
@@ -12,6 +12,8 @@
 //!
 //! entry header   u64 term | u8 type: 1 command, 2 barrier, 3 change | 3 unused bytes | u32 payload size
 //! ```
+//!
+//! The C library writes the format together with the first batch: before that it is 0.
 //!
 //! The unused bytes may hold garbage: they are checked as stored and otherwise ignored. We write zeros.
 

@@ -1,18 +1,16 @@
-//! File operations for tests: recorded, one at a time, optionally held up or made to fail, with an image of
-//! the directory before each.
+//! The system's file operations for tests: recorded, one at a time, held up or made to fail. For crashes see
+//! [`super::crash_fs`].
 
 use super::fs::{Disk, Existing, File, Fs};
 use parking_lot::{Condvar, Mutex};
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long something may take that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-type Hook = Box<dyn FnMut(&str) + Send>;
 
 #[derive(Default)]
 struct State {
@@ -21,7 +19,6 @@ struct State {
     failing: Option<&'static str>,
     /// What fails once an operation was done.
     failing_after: Option<(&'static str, &'static str)>,
-    hook: Option<Hook>,
     is_holding: bool,
 }
 
@@ -68,17 +65,6 @@ impl TestFs {
         self.shared.0.lock().failing_after = Some((done, operation));
     }
 
-    /// Calls this before each operation, while no other one runs.
-    pub(super) fn before_each(&self, hook: impl FnMut(&str) + Send + 'static) {
-        self.shared.0.lock().hook = Some(Box::new(hook));
-    }
-
-    /// A copy of a directory between two operations.
-    pub(super) fn image(&self, dir: &Path) -> tempfile::TempDir {
-        let _state = self.shared.0.lock();
-        image(dir)
-    }
-
     pub(super) fn operations(&self) -> Vec<String> {
         self.shared.0.lock().operations.clone()
     }
@@ -94,9 +80,6 @@ impl TestFs {
             state.is_holding = true;
             self.shared.1.notify_all();
             self.shared.1.wait(&mut state);
-        }
-        if let Some(hook) = &mut state.hook {
-            hook(&operation);
         }
         let failing = state.failing.is_some_and(|failing| operation.starts_with(failing));
         if let Some((done, failing)) = state.failing_after
@@ -177,14 +160,4 @@ impl File for TestFile {
     fn sync(&self) -> io::Result<()> {
         self.run("sync", |_| Ok(()))
     }
-}
-
-/// A copy of a directory that nobody changes meanwhile: from a hook, or without a store.
-pub(super) fn image(dir: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let from: PathBuf = entry.unwrap().path();
-        std::fs::copy(&from, copy.path().join(name(&from))).unwrap();
-    }
-    copy
 }

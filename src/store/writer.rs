@@ -9,7 +9,8 @@
 //! and start-up could not tell damage from a torn write.
 //!
 //! **Only the new bytes are written**, with `pwrite`, then `fdatasync`. The blocks behind them hold zeros
-//! since the segment was prepared, which is what readers expect. `O_DSYNC` and `RWF_DSYNC` took the same time
+//! since the segment was prepared, which is what readers expect. A disk may tear what is written, also within
+//! a sector, but leaves the bytes before it as they are. `O_DSYNC` and `RWF_DSYNC` took the same time
 //! within the noise (4256-byte appends into zeroed blocks on ext4: 160 to 220 us each), and with `fdatasync`
 //! the write and the sync can fail separately in tests.
 //!
@@ -22,12 +23,11 @@ use super::list::ClosedName;
 use super::metadata::Metadata;
 use super::prepare::{Close, Segments, Spare};
 use super::queue::{Queue, Request, Returned, Taken, queued_size};
-use super::segment::{BATCH_HEADER_SIZE, FORMAT, HEADER_SIZE, encode_batch, entry_size};
+use super::segment::{BATCH_HEADER_SIZE, HEADER_SIZE, encode_batch, entry_size};
 use super::truncate::truncate;
 use super::{Event, OnEvent};
 use crate::config::BATCH_ENTRIES_MAX;
 use crate::raft::{Entry, Index, Seq};
-use bytes::BufMut;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -199,9 +199,6 @@ impl Writer {
     fn write_batch(&mut self, entries: &[Entry]) -> Result<usize, Error> {
         let (mut current, count) = self.make_room(entries)?;
         self.buffer.clear();
-        if current.used == 0 {
-            self.buffer.put_u64_le(FORMAT);
-        }
         encode_batch(&mut self.buffer, &entries[..count]);
         let file = &current.spare.file;
         file.write_at(&self.buffer, current.used)
@@ -227,13 +224,14 @@ impl Writer {
                 return Ok((current, count));
             }
         }
-        let current = Current { spare: self.segments.take()?, used: 0, first_index: self.next_index };
-        let count = self.count_that_fits(0, entries);
+        let (spare, used) = (self.segments.take()?, HEADER_SIZE as u64);
+        let current = Current { spare, used, first_index: self.next_index };
+        let count = self.count_that_fits(used, entries);
         Ok((current, count.max(1)))
     }
 
     fn count_that_fits(&self, used: u64, entries: &[Entry]) -> usize {
-        let used = (used as usize).max(HEADER_SIZE) + BATCH_HEADER_SIZE;
+        let used = used as usize + BATCH_HEADER_SIZE;
         let Some(mut room) = self.segment_size.checked_sub(used) else { return 0 };
         let fits = |entry: &&Entry| match room.checked_sub(entry_size(entry)) {
             Some(rest) => {
@@ -259,7 +257,7 @@ impl Writer {
         }
         self.close_current();
         self.segments.settle()?;
-        truncate(&*self.fs, &self.dir, from)?;
+        truncate(&*self.fs, &self.dir, from, &self.segments)?;
         self.next_index = from;
         Ok(())
     }

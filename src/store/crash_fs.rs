@@ -1,0 +1,512 @@
+//! A file system in memory that loses power: it can tell which directories a restart may find.
+//!
+//! What it promises is what the store may rely on, and no more:
+//!
+//! * `sync_data` makes the bytes of a file durable and every growth of it; `sync` also makes it shorter;
+//!   `sync_dir` makes names durable. Nothing else does, in whatever order things were done.
+//! * Of what is not durable **any part** survives: each sector of a write, each change of a size and each
+//!   creation, renaming and removal for itself. Bytes within a surviving size that were not written are 0.
+//! * A sector may be torn anywhere: of its new bytes a part is there, and in place of the others the old ones
+//!   or zeros. Bytes that no write covered stay as they are, also in the same sector.
+//! * A renaming happens or does not. Changes of one name happen in their order: a later one is not there
+//!   without the earlier ones.
+//!
+//! A process that is killed loses nothing of this: [`Model`] with all its pending changes is what the next
+//! one starts from, and the power may fail later.
+
+use super::fs::{Existing, File, Fs};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+const SECTOR: usize = 512;
+
+/// Random numbers, the same for the same seed (SplitMix64).
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    pub(super) fn between(&mut self, first: u64, last: u64) -> u64 {
+        first + self.below(last + 1 - first)
+    }
+
+    fn torn(&mut self, len: usize) -> Fate {
+        let at = self.below(len as u64 + 1) as usize;
+        Fate::Torn { at, is_head: self.below(2) == 0, zeros: self.below(2) == 0 }
+    }
+}
+
+/// Names and contents.
+pub(super) type Files = BTreeMap<String, Arc<Vec<u8>>>;
+
+/// A change of a file that is not durable.
+#[derive(Debug, Clone)]
+enum Change {
+    /// New bytes within one sector.
+    Bytes {
+        offset: usize,
+        bytes: Arc<[u8]>,
+    },
+    Grow(usize),
+    Cut(usize),
+}
+
+/// A change of the directory that is not durable. The number is that of the file.
+#[derive(Debug, Clone)]
+enum NameChange {
+    Create(String, usize),
+    Rename(String, String, usize),
+    Remove(String),
+}
+
+impl NameChange {
+    fn names(&self) -> Vec<&String> {
+        match self {
+            NameChange::Create(name, _) | NameChange::Remove(name) => vec![name],
+            NameChange::Rename(from, to, _) => vec![from, to],
+        }
+    }
+
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+        match self {
+            NameChange::Create(name, file) => drop(names.insert(name.clone(), *file)),
+            NameChange::Rename(from, to, file) => {
+                names.remove(from);
+                names.insert(to.clone(), *file);
+            }
+            NameChange::Remove(name) => drop(names.remove(name)),
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            NameChange::Create(name, _) => format!("create {name}"),
+            NameChange::Rename(from, to, _) => format!("rename {from} {to}"),
+            NameChange::Remove(name) => format!("remove {name}"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Inode {
+    durable: Arc<Vec<u8>>,
+    pending: Vec<Change>,
+    now: Arc<Vec<u8>>,
+}
+
+impl Inode {
+    fn change(&mut self, change: Change) {
+        apply(Arc::make_mut(&mut self.now), &change, Fate::Kept);
+        self.pending.push(change);
+    }
+
+    fn write(&mut self, bytes: &[u8], offset: usize) {
+        if offset + bytes.len() > self.now.len() {
+            self.change(Change::Grow(offset + bytes.len()));
+        }
+        let mut done = 0;
+        while done < bytes.len() {
+            let start = offset + done;
+            let end = bytes.len().min(done + SECTOR - start % SECTOR);
+            let piece = &bytes[done..end];
+            // What is there already is no more at risk than it was.
+            if self.now[start..start + piece.len()] != *piece {
+                self.change(Change::Bytes { offset: start, bytes: piece.into() });
+            }
+            done = end;
+        }
+    }
+
+    fn set_len(&mut self, size: usize) {
+        match size.cmp(&self.now.len()) {
+            std::cmp::Ordering::Less => self.change(Change::Cut(size)),
+            std::cmp::Ordering::Equal => {}
+            std::cmp::Ordering::Greater => self.change(Change::Grow(size)),
+        }
+    }
+
+    fn sync(&mut self, with_cuts: bool) {
+        let (cuts, others) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .partition(|change| !with_cuts && matches!(change, Change::Cut(_)));
+        self.pending = cuts;
+        let others: Vec<Change> = others;
+        let durable = Arc::make_mut(&mut self.durable);
+        others.iter().for_each(|change| apply(durable, change, Fate::Kept));
+    }
+}
+
+/// What becomes of a pending change when the power fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Lost,
+    Kept,
+    /// Of the new bytes only those before (or from) this place survive; the others are the old ones, or
+    /// zeros. Anything but bytes survives.
+    Torn {
+        at: usize,
+        is_head: bool,
+        zeros: bool,
+    },
+}
+
+fn apply(content: &mut Vec<u8>, change: &Change, fate: Fate) {
+    match (change, fate) {
+        (_, Fate::Lost) => {}
+        // Faster than `resize` in a build for tests.
+        (Change::Grow(size), _) => content.extend_from_slice(&vec![0; size.saturating_sub(content.len())]),
+        (Change::Cut(size), _) => content.truncate(*size),
+        (Change::Bytes { offset, bytes }, fate) => {
+            for (position, byte) in bytes.iter().enumerate() {
+                let Some(place) = content.get_mut(offset + position) else { break };
+                match fate {
+                    Fate::Torn { at, is_head, zeros } if (position < at) != is_head => {
+                        if zeros {
+                            *place = 0;
+                        }
+                    }
+                    _ => *place = *byte,
+                }
+            }
+        }
+    }
+}
+
+/// A pending change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Name(usize),
+    File(usize, usize),
+}
+
+/// Everything at one moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Model {
+    inodes: Vec<Inode>,
+    durable: BTreeMap<String, usize>,
+    pending: Vec<NameChange>,
+    now: BTreeMap<String, usize>,
+}
+
+impl Model {
+    /// A directory in which everything is durable.
+    pub(super) fn new(files: &Files) -> Model {
+        let inode = |content: &Arc<Vec<u8>>| Inode {
+            durable: Arc::clone(content),
+            pending: Vec::new(),
+            now: Arc::clone(content),
+        };
+        let names: BTreeMap<_, _> = files.keys().cloned().zip(0..).collect();
+        let inodes = files.values().map(inode).collect();
+        Model { inodes, durable: names.clone(), pending: Vec::new(), now: names }
+    }
+
+    /// Pending changes of all files that may be found after a crash, and of the names.
+    fn units(&self) -> Vec<Unit> {
+        let mut reachable: BTreeSet<usize> = self.durable.values().copied().collect();
+        reachable.extend(self.pending.iter().filter_map(|change| match change {
+            NameChange::Create(_, file) | NameChange::Rename(_, _, file) => Some(*file),
+            NameChange::Remove(_) => None,
+        }));
+        let names = (0..self.pending.len()).map(Unit::Name);
+        let of_file = |file: usize| (0..self.inodes[file].pending.len()).map(move |at| Unit::File(file, at));
+        names.chain(reachable.into_iter().flat_map(of_file)).collect()
+    }
+
+    /// Which pending changes are bytes, which can be torn, and how many bytes.
+    fn writes(&self) -> Vec<Option<usize>> {
+        let len = |unit| match unit {
+            Unit::File(file, at) => match &self.inodes[file].pending[at] {
+                Change::Bytes { bytes, .. } => Some(bytes.len()),
+                Change::Grow(_) | Change::Cut(_) => None,
+            },
+            Unit::Name(_) => None,
+        };
+        self.units().into_iter().map(len).collect()
+    }
+
+    /// Crashes to try: nothing that is pending survives, everything, each single change does or does not, is
+    /// torn, and random parts. A `brief` list has neither single changes nor torn ones for certain.
+    pub(super) fn crashes(&self, random: &mut Random, is_brief: bool) -> Vec<Vec<Fate>> {
+        let writes = self.writes();
+        let count = writes.len();
+        let (lost, kept) = (vec![Fate::Lost; count], vec![Fate::Kept; count]);
+        let mut all = vec![lost.clone(), kept.clone()];
+        for at in if is_brief { 0..0 } else { 0..count } {
+            let mut one = |all_others: &[Fate], fate| {
+                let mut fates = all_others.to_vec();
+                fates[at] = fate;
+                all.push(fates);
+            };
+            one(&lost, Fate::Kept);
+            one(&kept, Fate::Lost);
+            if let Some(len) = writes[at] {
+                one(&kept, random.torn(len));
+            }
+        }
+        let parts = if count < 2 { 0 } else { 6 };
+        all.extend((0..if is_brief { parts / 3 } else { parts }).map(|_| self.any_crash(random)));
+        all
+    }
+
+    /// A random part of the pending changes survives.
+    pub(super) fn any_crash(&self, random: &mut Random) -> Vec<Fate> {
+        let fate = |write: Option<usize>| match random.below(5) {
+            0 | 1 => Fate::Lost,
+            2 | 3 => Fate::Kept,
+            _ => random.torn(write.unwrap_or(0)),
+        };
+        self.writes().into_iter().map(fate).collect()
+    }
+
+    /// What a restart finds if this becomes of the pending changes.
+    pub(super) fn after_crash(&self, fates: &[Fate]) -> Files {
+        let mut names = self.durable.clone();
+        let mut contents: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+        let mut lost: BTreeSet<&String> = BTreeSet::new();
+        for (unit, fate) in self.units().into_iter().zip(fates) {
+            match unit {
+                Unit::Name(at) => {
+                    let change = &self.pending[at];
+                    if *fate == Fate::Lost || change.names().iter().any(|name| lost.contains(name)) {
+                        lost.extend(change.names());
+                    } else {
+                        change.apply(&mut names);
+                    }
+                }
+                Unit::File(file, at) => {
+                    let inode = &self.inodes[file];
+                    let content = contents.entry(file).or_insert_with(|| inode.durable.to_vec());
+                    apply(content, &inode.pending[at], *fate);
+                }
+            }
+        }
+        let contents: BTreeMap<_, _> =
+            contents.into_iter().map(|(file, content)| (file, Arc::new(content))).collect();
+        let content = |file: usize| contents.get(&file).unwrap_or(&self.inodes[file].durable);
+        names.iter().map(|(name, file)| (name.clone(), Arc::clone(content(*file)))).collect()
+    }
+
+    /// Pending changes and what becomes of them, for people.
+    pub(super) fn describe(&self, fates: &[Fate]) -> String {
+        let name_of = |file| self.now.iter().find(|(_, now)| **now == file).map_or("?", |(name, _)| name);
+        let what = |unit| match unit {
+            Unit::Name(at) => self.pending[at].describe(),
+            Unit::File(file, at) => match &self.inodes[file].pending[at] {
+                Change::Bytes { offset, bytes } => {
+                    format!("{} bytes at {offset} of {}", bytes.len(), name_of(file))
+                }
+                Change::Grow(size) => format!("grow {} to {size}", name_of(file)),
+                Change::Cut(size) => format!("cut {} to {size}", name_of(file)),
+            },
+        };
+        let line = |(unit, fate): (Unit, &Fate)| format!("  {}: {fate:?}\n", what(unit));
+        self.units().into_iter().zip(fates).map(line).collect()
+    }
+
+    fn inode(&mut self, name: &str) -> io::Result<usize> {
+        self.now.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn change(&mut self, change: NameChange) {
+        change.apply(&mut self.now);
+        self.pending.push(change);
+    }
+
+    fn create(&mut self, name: &str, existing: Existing) -> io::Result<usize> {
+        match (self.now.get(name), existing) {
+            (Some(_), Existing::Refuse) => Err(io::ErrorKind::AlreadyExists.into()),
+            (Some(file), Existing::Replace) => {
+                self.inodes[*file].set_len(0);
+                Ok(*file)
+            }
+            (None, _) => {
+                let file = self.inodes.len();
+                self.inodes.push(Inode::default());
+                self.change(NameChange::Create(name.into(), file));
+                Ok(file)
+            }
+        }
+    }
+}
+
+/// The files of a real directory.
+pub(super) fn files(dir: &Path) -> Files {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| (name(&path), Arc::new(std::fs::read(&path).unwrap()))).collect()
+}
+
+type Hook = Box<dyn FnMut(&str, &Model) + Send>;
+
+#[derive(Default)]
+struct State {
+    model: Model,
+    hook: Option<Hook>,
+    /// Syncs whose description begins like this do nothing.
+    lie: Option<&'static str>,
+}
+
+/// The model as the store's file system. It has one directory, whatever its path.
+#[derive(Clone, Default)]
+pub(super) struct CrashFs(Arc<Mutex<State>>);
+
+impl CrashFs {
+    /// Goes on from a model, with what is pending in it.
+    pub(super) fn new(model: Model) -> CrashFs {
+        CrashFs(Arc::new(Mutex::new(State { model, ..State::default() })))
+    }
+
+    /// Calls this before each change and each sync, with how everything is.
+    pub(super) fn before_each(&self, hook: impl FnMut(&str, &Model) + Send + 'static) {
+        self.0.lock().hook = Some(Box::new(hook));
+    }
+
+    /// Makes a disk that only pretends to do the syncs whose description begins like this: "sync_data open",
+    /// "sync_dir after rename tmp-snapshot".
+    pub(super) fn lie_about(&self, sync: Option<&'static str>) {
+        self.0.lock().lie = sync;
+    }
+
+    /// How everything is.
+    pub(super) fn model(&self) -> Model {
+        self.0.lock().model.clone()
+    }
+
+    fn run<T>(&self, operation: &str, action: impl FnOnce(&mut Model) -> T) -> T {
+        let state = &mut *self.0.lock();
+        if let Some(hook) = &mut state.hook {
+            hook(operation, &state.model);
+        }
+        action(&mut state.model)
+    }
+
+    fn sync(&self, operation: &str, action: impl FnOnce(&mut Model)) -> io::Result<()> {
+        let lie = self.0.lock().lie;
+        self.run(operation, |model| {
+            if !lie.is_some_and(|lie| operation.starts_with(lie)) {
+                action(model);
+            }
+        });
+        Ok(())
+    }
+
+    fn open_file(&self, name: String, number: usize) -> Box<dyn File> {
+        Box::new(CrashFile { fs: self.clone(), name, number })
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_str().unwrap().into()
+}
+
+impl Fs for CrashFs {
+    fn list(&self, _: &Path) -> io::Result<Vec<OsString>> {
+        Ok(self.0.lock().model.now.keys().map(OsString::from).collect())
+    }
+
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        let model = &mut self.0.lock().model;
+        model.inode(&name(path)).map(|file| model.inodes[file].now.len() as u64)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let model = &mut self.0.lock().model;
+        model.inode(&name(path)).map(|file| model.inodes[file].now.to_vec())
+    }
+
+    fn create(&self, path: &Path, existing: Existing) -> io::Result<Box<dyn File>> {
+        let name = name(path);
+        let file = self.run(&format!("create {name}"), |model| model.create(&name, existing))?;
+        Ok(self.open_file(name, file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        let name = name(path);
+        let file = self.0.lock().model.inode(&name)?;
+        Ok(self.open_file(name, file))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (name(from), name(to));
+        self.run(&format!("rename {from} {to}"), |model| {
+            let file = model.inode(&from)?;
+            model.change(NameChange::Rename(from, to, file));
+            Ok(())
+        })
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let name = name(path);
+        self.run(&format!("remove {name}"), |model| {
+            model.inode(&name)?;
+            model.change(NameChange::Remove(name));
+            Ok(())
+        })
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        let last = self.0.lock().model.pending.last().map_or("nothing".into(), NameChange::describe);
+        self.sync(&format!("sync_dir after {last}"), |model| {
+            model.durable = model.now.clone();
+            model.pending.clear();
+        })
+    }
+}
+
+struct CrashFile {
+    fs: CrashFs,
+    name: String,
+    number: usize,
+}
+
+impl CrashFile {
+    fn run(&self, operation: &str, action: impl FnOnce(&mut Inode)) -> io::Result<()> {
+        let operation = format!("{operation} {}", self.name);
+        self.fs.run(&operation, |model| action(&mut model.inodes[self.number]));
+        Ok(())
+    }
+
+    fn sync_with(&self, operation: &str, with_cuts: bool) -> io::Result<()> {
+        let operation = format!("{operation} {}", self.name);
+        self.fs.sync(&operation, |model| model.inodes[self.number].sync(with_cuts))
+    }
+}
+
+impl File for CrashFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.run("write", |inode| inode.write(bytes, offset as usize))
+    }
+
+    fn allocate(&self, size: u64) -> io::Result<()> {
+        self.run("allocate", |inode| inode.set_len(inode.now.len().max(size as usize)))
+    }
+
+    fn set_len(&self, size: u64) -> io::Result<()> {
+        self.run("set_len", |inode| inode.set_len(size as usize))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync_with("sync_data", false)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_with("sync", true)
+    }
+}
+
+#[cfg(test)]
+#[path = "crash_test.rs"]
+mod tests;
