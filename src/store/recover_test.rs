@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::FORCED_TERM_STEP;
 use crate::raft::{Role, Server, ServerId};
-use crate::store::test_fs::{TestFs, image};
+use crate::store::crash_fs::{CrashFs, Model, Random, files};
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
@@ -124,18 +124,24 @@ fn the_last_entry_of_a_directory_in_use_is_not_told() {
 #[test]
 fn a_crash_at_any_point_leaves_the_old_log_or_the_forced_configuration() {
     let dir = written(&[1, 2], 2);
-    let fs = TestFs::new();
-    let images = Arc::new(Mutex::new(Vec::new()));
-    let (taken, path) = (Arc::clone(&images), dir.path().to_owned());
-    fs.before_each(move |_| taken.lock().push(image(&path)));
+    let fs = CrashFs::new(Model::new(&files(dir.path())));
+    let models = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&models);
+    fs.before_each(move |_, model| taken.lock().push(model.clone()));
     let mut directory = Directory::open_on(Arc::new(fs.clone()), dir.path()).unwrap().lock().unwrap();
     directory.recover(&forced(), AutoRecovery::On).unwrap();
     drop(directory);
-    let images = images.lock();
-    assert!(images.len() > 5, "only {} operations", images.len());
-    for image in images.iter() {
-        let loaded = locked(image.path()).load(AutoRecovery::Off).unwrap();
-        assert!(matches!(loaded.entries.len(), 2 | 3));
-        assert!(loaded.highest_term() <= loaded.term);
+    models.lock().push(fs.model());
+    let (mut random, mut found) = (Random(1), Vec::new());
+    for model in models.lock().iter() {
+        for fates in model.crashes(&mut random, false) {
+            let after = CrashFs::new(Model::new(&model.after_crash(&fates)));
+            let mut directory = Directory::open_on(Arc::new(after), dir.path()).unwrap().lock().unwrap();
+            let loaded = directory.load(AutoRecovery::Off).unwrap();
+            assert!(loaded.highest_term() <= loaded.term, "{}", model.describe(&fates));
+            found.push(loaded.entries.len());
+        }
     }
+    assert!(found.len() > 10 && found.first() == Some(&2) && found.last() == Some(&3), "{found:?}");
+    assert!(found.iter().all(|count| matches!(count, 2 | 3)), "{found:?}");
 }

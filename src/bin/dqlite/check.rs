@@ -165,7 +165,7 @@ fn print_loss(directory: &Path, contents: &Contents) {
     }
     if contents.set_aside.is_empty() {
         println!(
-            "After a crash or a power cut this is what remains of a write that nobody was told had succeeded:\n\
+            "After a crash or a power cut this is what remains of a write that nobody was told had worked:\n\
              then just start the node. Otherwise the file was damaged later, and its last write is lost."
         );
     } else {
