@@ -66,7 +66,7 @@ pub struct LockedDirectory {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) path: PathBuf,
     pub(super) metadata: Metadata,
-    _lock: fs::File,
+    _lock: Lock,
 }
 
 impl LockedDirectory {
@@ -153,13 +153,31 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-pub(super) fn lock(dir: &Path) -> Result<fs::File, Error> {
+/// Held by the file. A child process that another thread is just starting holds the same file until it runs
+/// its program, so that closing ours would not be enough to give the directory up.
+#[derive(Debug)]
+pub(super) struct Lock(fs::File);
+
+impl Lock {
+    /// Takes the lock with its open file.
+    pub(super) fn take(file: fs::File) -> Result<Lock, Error> {
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| Error::Locked)?;
+        Ok(Lock(file))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // It cannot fail on a file that is locked; closing follows in any case.
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
+}
+
+pub(super) fn lock(dir: &Path) -> Result<Lock, Error> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(dir.join(LOCK_NAME)).map_err(|_| Error::Locked)?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| Error::Locked)?;
-    Ok(file)
+    Lock::take(options.open(dir.join(LOCK_NAME)).map_err(|_| Error::Locked)?)
 }
 
 /// Removes unfinished files and halves of snapshots. Failures only leave them there.

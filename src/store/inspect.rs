@@ -4,7 +4,7 @@
 //! The lock is held meanwhile, if its file exists; it is not created. C releases before 1.16.5 take no lock,
 //! so without that file nobody can tell whether a node runs.
 
-use super::directory::{LOCK_NAME, exists};
+use super::directory::{LOCK_NAME, Lock, exists};
 use super::error::{Error, describe};
 use super::fs::{Disk, Fs};
 use super::list::Name;
@@ -126,15 +126,12 @@ impl Inspection {
 }
 
 /// Takes the lock of a directory if its file exists.
-pub(super) fn lock_if_present(path: &Path) -> Result<Option<fs::File>, Error> {
-    let file = match fs::File::open(path.join(LOCK_NAME)) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(_) => return Err(Error::Locked),
-    };
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| Error::Locked)?;
-    Ok(Some(file))
+pub(super) fn lock_if_present(path: &Path) -> Result<Option<Lock>, Error> {
+    match fs::File::open(path.join(LOCK_NAME)) {
+        Ok(file) => Lock::take(file).map(Some),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(_) => Err(Error::Locked),
+    }
 }
 
 fn files(path: &Path) -> io::Result<Vec<FoundFile>> {

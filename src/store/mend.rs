@@ -68,7 +68,7 @@ pub struct Mending {
     pub last_index: Index,
     path: PathBuf,
     /// Kept from the look at the directory to the end of its repair, so that both see the same.
-    lock: Option<fs::File>,
+    lock: Option<directory::Lock>,
 }
 
 impl Mending {
