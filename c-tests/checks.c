@@ -171,6 +171,7 @@ dqlite_node *start_node(const char *data_dir, const char *at)
 void connect_client(struct wire_client *client, const char *at)
 {
     CHECK(wire_connect(client, at, CONNECT_TIMEOUT_MS), WIRE_OK);
+    CHECK(wire_wait_for_leader(client, CONNECT_TIMEOUT_MS), WIRE_OK);
     CHECK(wire_open(client, "test"), WIRE_OK);
 }
 

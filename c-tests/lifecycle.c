@@ -322,7 +322,7 @@ static void stop_closes_clients_in_the_middle_of_a_transaction(void)
     dqlite_node_destroy(node);
 }
 
-/* ---- what this release refuses, and how ---- */
+/* ---- recovery ---- */
 
 static void recover_checks_its_arguments(void)
 {
@@ -353,15 +353,116 @@ static void recover_checks_its_arguments(void)
     REFUSED(node, dqlite_node_describe_last_entry(node, &index, NULL), DQLITE_MISUSE);
     dqlite_node_destroy(node);
 
-    CHECK(dqlite_node_create(1, address, path("recover"), &node), DQLITE_OK);
-    CHECK(dqlite_node_set_bind_address(node, address), DQLITE_OK);
-    CHECK(dqlite_node_start(node), DQLITE_OK);
-    REFUSED(node, dqlite_node_recover(node, infos, 1), DQLITE_ERROR);
-    REFUSED(node, dqlite_node_describe_last_entry(node, &index, &term), DQLITE_MISUSE);
-    CHECK(dqlite_node_stop(node), DQLITE_OK);
+    CHECK(dqlite_node_recover(NULL, infos, 1), DQLITE_MISUSE);
+    CHECK(dqlite_node_recover_ext(NULL, ext, 1), DQLITE_MISUSE);
+    CHECK(dqlite_node_describe_last_entry(NULL, &index, &term), DQLITE_MISUSE);
+    CHECK(dqlite_node_create(1, address, path("missing-for-recover"), &node), DQLITE_ERROR);
+    REFUSED(node, dqlite_node_recover(node, infos, 1), DQLITE_MISUSE);
     REFUSED(node, dqlite_node_describe_last_entry(node, &index, &term), DQLITE_MISUSE);
     dqlite_node_destroy(node);
 }
+
+static void expect_last_entry(dqlite_node *node, uint64_t expected_index, uint64_t expected_term)
+{
+    uint64_t index = 99, term = 99;
+    CHECK(dqlite_node_describe_last_entry(node, &index, &term), DQLITE_OK);
+    CHECK(index == expected_index, 1);
+    CHECK(term == expected_term, 1);
+}
+
+static void a_new_directory_is_recovered_and_started(void)
+{
+    dqlite_node *node = NULL;
+    struct wire_client client;
+    dqlite_node_info info = {1, NULL};
+    info.address = address;
+    CHECK(dqlite_node_create(1, address, directory("recover-new"), &node), DQLITE_OK);
+    expect_last_entry(node, 0, 0);
+    CHECK(dqlite_node_recover(node, &info, 1), DQLITE_OK);
+    expect_last_entry(node, 1, 1);
+    CHECK(dqlite_node_set_bind_address(node, address), DQLITE_OK);
+    CHECK(dqlite_node_start(node), DQLITE_OK); /* the same object */
+    connect_client(&client, address);
+    CHECK(wire_exec(&client, "CREATE TABLE t (a INTEGER)"), WIRE_OK);
+    wire_close(&client);
+    CHECK(dqlite_node_stop(node), DQLITE_OK);
+    dqlite_node_destroy(node);
+}
+
+static void a_directory_in_use_is_not_recovered(void)
+{
+    dqlite_node *node = NULL, *other = NULL;
+    dqlite_node_info info = {1, NULL};
+    uint64_t index, term;
+    info.address = address;
+    node = start_node(directory("recover-used"), address);
+    REFUSED(node, dqlite_node_recover(node, &info, 1), DQLITE_ERROR);
+    REFUSED(node, dqlite_node_describe_last_entry(node, &index, &term), DQLITE_MISUSE);
+    CHECK(dqlite_node_create(2, other_address, path("recover-used"), &other), DQLITE_OK);
+    CHECK(dqlite_node_recover(other, &info, 1), DQLITE_ERROR);
+    CHECK_TEXT(dqlite_node_errmsg(other), "couldn't lock the raft directory");
+    REFUSED(other, dqlite_node_describe_last_entry(other, &index, &term), DQLITE_ERROR);
+    CHECK(dqlite_node_stop(node), DQLITE_OK);
+    REFUSED(node, dqlite_node_describe_last_entry(node, &index, &term), DQLITE_MISUSE);
+    CHECK(dqlite_node_recover(other, &info, 1), DQLITE_OK);
+    dqlite_node_destroy(other);
+    dqlite_node_destroy(node);
+}
+
+/* Server 2 is gone: without recovery server 1 of the two could never lead again. */
+static void a_server_left_alone_leads_again_with_its_rows(void)
+{
+    struct wire_client client;
+    dqlite_node *node = serve(directory("recover-rows"), &client);
+    dqlite_node_info_ext both[2] = {{sizeof both[0], 1, 0, 0}, {sizeof both[0], 2, 0, 0}};
+    uint64_t index, term, later_index, later_term;
+    both[0].address = (uint64_t)(uintptr_t)address;
+    both[1].address = (uint64_t)(uintptr_t)other_address;
+    CHECK(wire_exec(&client, "CREATE TABLE t (a INTEGER)"), WIRE_OK);
+    CHECK(wire_exec(&client, "INSERT INTO t VALUES (1), (2)"), WIRE_OK);
+    wire_close(&client);
+    dqlite_node_destroy(node);
+
+    CHECK(dqlite_node_create(1, address, path("recover-rows"), &node), DQLITE_OK);
+    CHECK(dqlite_node_describe_last_entry(node, &index, &term), DQLITE_OK);
+    CHECK(dqlite_node_recover_ext(node, both, 2), DQLITE_OK);
+    CHECK(dqlite_node_recover_ext(node, both, 1), DQLITE_OK); /* each call appends one entry in a later term */
+    CHECK(dqlite_node_describe_last_entry(node, &later_index, &later_term), DQLITE_OK);
+    CHECK(later_index == index + 2 && later_term > term, 1);
+    dqlite_node_destroy(node);
+
+    node = serve(path("recover-rows"), &client);
+    CHECK(rows_of_t(&client), 2);
+    CHECK(wire_exec(&client, "INSERT INTO t VALUES (3)"), WIRE_OK);
+    wire_close(&client);
+    dqlite_node_destroy(node);
+    node = serve(path("recover-rows"), &client);
+    CHECK(rows_of_t(&client), 3);
+    wire_close(&client);
+    dqlite_node_destroy(node);
+}
+
+static void damage_is_told_as_recovery_would_meet_it(void)
+{
+    dqlite_node *node = NULL;
+    char file_path[4200];
+    uint64_t index, term;
+    dqlite_node_info info = {1, NULL};
+    FILE *file;
+    info.address = address;
+    snprintf(file_path, sizeof file_path, "%s/0000000000000002-0000000000000002", directory("recover-damaged"));
+    file = fopen(file_path, "wb");
+    CHECK(file != NULL, 1);
+    if (file != NULL)
+        fclose(file);
+    CHECK(dqlite_node_create(1, address, path("recover-damaged"), &node), DQLITE_OK);
+    REFUSED(node, dqlite_node_describe_last_entry(node, &index, &term), DQLITE_ERROR);
+    CHECK(dqlite_node_recover(node, &info, 1), DQLITE_ERROR);
+    CHECK(strncmp(dqlite_node_errmsg(node), "raft_recover(): ", 16), 0);
+    dqlite_node_destroy(node);
+}
+
+/* ---- what this release refuses, and how ---- */
 
 static void role_management_is_refused(void)
 {
@@ -406,6 +507,10 @@ int main(int argc, char **argv)
     RUN(data_survives_stop_and_destroy_without_stop);
     RUN(stop_closes_clients_in_the_middle_of_a_transaction);
     RUN(recover_checks_its_arguments);
+    RUN(a_new_directory_is_recovered_and_started);
+    RUN(a_directory_in_use_is_not_recovered);
+    RUN(a_server_left_alone_leads_again_with_its_rows);
+    RUN(damage_is_told_as_recovery_would_meet_it);
     RUN(role_management_is_refused);
     RUN(a_server_object_keeps_settings_and_does_not_start);
     return checks_end();

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -273,6 +274,20 @@ int wire_leader(struct wire_client *client, uint64_t *id)
     reader = reader_of(client);
     *id = take_word(&reader);
     return reader.failed ? broken(client, "an answer that cannot be read") : WIRE_OK;
+}
+
+int wire_wait_for_leader(struct wire_client *client, int timeout_ms)
+{
+    const struct timespec pause = {0, 10 * 1000 * 1000};
+    int waited_ms;
+    for (waited_ms = 0; waited_ms < timeout_ms; waited_ms += 10) {
+        uint64_t id = 0;
+        int result = wire_leader(client, &id);
+        if (result != WIRE_OK || id != 0)
+            return result;
+        nanosleep(&pause, NULL);
+    }
+    return broken(client, "no leader");
 }
 
 int wire_open(struct wire_client *client, const char *database)

@@ -71,4 +71,8 @@ int wire_query_prepared(struct wire_client *client, uint32_t statement, size_t c
 /* Asks which server leads; id 0 if none is known. */
 int wire_leader(struct wire_client *client, uint64_t *id);
 
+/* Asks until a leader is known, for at most this long. A server that lost its companions leads a moment after its
+ * start: another one might still have the lease. */
+int wire_wait_for_leader(struct wire_client *client, int timeout_ms);
+
 #endif

@@ -367,8 +367,7 @@ DQLITE_API int dqlite_node_stop(struct dqlite_node *n);
 DQLITE_API int dqlite_node_handover(struct dqlite_node *n);
 
 /**
- * Replaces the cluster's configuration in the log of a node that does not run; all servers become voters.
- * Deprecated: use dqlite_node_recover_ext.
+ * As dqlite_node_recover_ext, where all servers become voters. Deprecated.
  */
 DQLITE_API
 int dqlite_node_recover(struct dqlite_node *n,
@@ -376,8 +375,19 @@ int dqlite_node_recover(struct dqlite_node *n,
                         int n_info);
 
 /**
- * Replaces the cluster's configuration in the log of a node that does not run, for a cluster that has lost
- * too many servers to elect a leader. The other servers must get a copy of this node's data directory.
+ * Replaces the cluster's configuration, for a cluster that has lost too many servers to elect a leader. The
+ * node must not run; id and address that it was created with do not matter.
+ *
+ * 1. Stop every server. Of the data directories that are left choose the one with the latest last entry, see
+ *    dqlite_node_describe_last_entry; what only others have is lost.
+ * 2. Call this function on it with the servers that the cluster shall have, at least one of them a voter.
+ * 3. Every other server of that list starts with a copy of this directory, or is left out of the list,
+ *    started with an empty directory and added later. A server that keeps its old directory may bring back
+ *    what was given up.
+ *
+ * It appends the configuration to the log, in a new term. DQLITE_ERROR if the directory is in use or cannot
+ * be loaded, DQLITE_MISUSE for a list that is not one. Calling it again appends again. The program
+ * `dqlite recover` does the same and chooses the directory.
  */
 DQLITE_API
 int dqlite_node_recover_ext(struct dqlite_node *n,
@@ -385,10 +395,13 @@ int dqlite_node_recover_ext(struct dqlite_node *n,
                             int n_info);
 
 /**
- * Tells index and term of the last entry in the log of a node that does not run; 0 and 0 for an empty log.
+ * Tells index and term of the last entry in the log of a node that was not started; 0 and 0 for an empty
+ * log.
  *
  * Of several data directories the one with the highest term, then the highest index, is the one to recover
- * from.
+ * from. (If the C library forced a configuration upon one of them, which it does in term 1, that one is the
+ * newer.) Nothing is changed. Of a damaged log it tells what a start would keep; with
+ * dqlite_node_set_auto_recovery off, damage is DQLITE_ERROR, as is a directory that is in use.
  */
 DQLITE_API
 int dqlite_node_describe_last_entry(struct dqlite_node *n,

@@ -135,6 +135,9 @@ pub const SPARE_FILL_BYTES: usize = 1 << 20;
 pub const SNAPSHOT_SYNC_BYTES: usize = 8 << 20;
 /// Snapshots kept, as in C: the newest, and the one before in case the newest turns out to be unreadable.
 pub const SNAPSHOTS_KEPT: usize = 2;
+/// By how much forcing a configuration upon a log, or giving lost metadata a new term, raises the term. Far
+/// more than elections do: no server can have written or voted in the new term. It shows in decimal, too.
+pub const FORCED_TERM_STEP: u64 = 1_000_000;
 /// Bytes waiting for the disk before new proposals have to wait.
 pub const DISK_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Longest data directory path in bytes, as in C.

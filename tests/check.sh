@@ -64,6 +64,7 @@ step dropin-demo 120 sh tests/dropin/demo.sh
 step dropin-benchmark 150 sh tests/dropin/benchmark.sh
 step dropin-python 100 sh tests/dropin/python.sh
 step dropin-exchange 200 sh tests/dropin/exchange.sh
+step dropin-recover 300 sh tests/dropin/recover.sh
 step dropin-cluster 200 sh tests/dropin/cluster.sh
 step dropin-faults 600 sh tests/dropin/faults.sh
 step dropin-mixed 400 sh tests/dropin/mixed.sh

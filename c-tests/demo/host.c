@@ -57,7 +57,8 @@ static int run_lines(const char *address)
     static char line[1 << 16];
     struct wire_client client;
     int failures = 0;
-    if (wire_connect(&client, address, TIMEOUT_MS) != WIRE_OK || wire_open(&client, DATABASE) != WIRE_OK) {
+    if (wire_connect(&client, address, TIMEOUT_MS) != WIRE_OK
+        || wire_wait_for_leader(&client, TIMEOUT_MS) != WIRE_OK || wire_open(&client, DATABASE) != WIRE_OK) {
         fprintf(stderr, "host: %s\n", client.error);
         wire_close(&client);
         return 1;

@@ -8,7 +8,7 @@ use std::ffi::{CString, OsStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
@@ -16,15 +16,12 @@ use super::node_info::{NodeId, NodeInfo, NodeInfoExt, read_infos, read_infos_ext
 use super::tracing::enable_if_asked;
 use super::{Failure, Handle, OK, ShownText, bytes, catch, guarded, object, take, text};
 use crate::node::{self, ConnectFunc, Node, TrailingStrategy};
-use crate::raft::configuration::Configuration;
 
 /// A node: one server of a dqlite cluster, running inside this process.
 pub struct NodeHandle {
     magic: AtomicU64,
     /// The text is why `create` failed.
     node: Result<Node, String>,
-    /// Whether a start ever succeeded: the calls on a data directory at rest are for a handle that never ran.
-    started: AtomicBool,
     last_failure: Mutex<String>,
     shown_failure: ShownText,
     shown_address: ShownText,
@@ -45,7 +42,6 @@ impl NodeHandle {
         NodeHandle {
             magic: AtomicU64::new(NodeHandle::MAGIC),
             node,
-            started: AtomicBool::new(false),
             last_failure: Mutex::new(last_failure),
             shown_failure: ShownText::default(),
             shown_address: ShownText::default(),
@@ -54,11 +50,6 @@ impl NodeHandle {
 
     fn node(&self) -> Result<&Node, Failure> {
         self.node.as_ref().map_err(|reason| Failure::misuse(format!("this node was not created: {reason}")))
-    }
-
-    /// For the calls that work on a data directory at rest.
-    fn ran(&self) -> bool {
-        self.started.load(Ordering::Relaxed)
     }
 }
 
@@ -381,9 +372,7 @@ pub unsafe extern "C" fn dqlite_node_enable_disk_mode(n: *mut NodeHandle) -> c_i
 pub unsafe extern "C" fn dqlite_node_start(n: *mut NodeHandle) -> c_int {
     let body = |handle: &NodeHandle| {
         enable_if_asked();
-        handle.node()?.start()?;
-        handle.started.store(true, Ordering::Relaxed);
-        Ok(())
+        Ok(handle.node()?.start()?)
     };
     // SAFETY: the module's contract for handles.
     unsafe { call(n, body) }
@@ -407,8 +396,7 @@ pub unsafe extern "C" fn dqlite_node_handover(n: *mut NodeHandle) -> c_int {
     unsafe { set(n, Node::handover) }
 }
 
-/// Replaces the cluster's configuration in the log of a node that does not run; all servers become voters.
-/// Deprecated: use dqlite_node_recover_ext.
+/// As dqlite_node_recover_ext, where all servers become voters. Deprecated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_recover(
     n: *mut NodeHandle,
@@ -417,14 +405,26 @@ pub unsafe extern "C" fn dqlite_node_recover(
 ) -> c_int {
     let body = |handle: &NodeHandle| {
         // SAFETY: the module's contract for arrays.
-        recover(handle, unsafe { read_infos(infos, n_info) }?)
+        let configuration = unsafe { read_infos(infos, n_info) }?;
+        Ok(handle.node()?.recover(&configuration)?)
     };
     // SAFETY: the module's contract for handles.
     unsafe { call(n, body) }
 }
 
-/// Replaces the cluster's configuration in the log of a node that does not run, for a cluster that has lost
-/// too many servers to elect a leader. The other servers must get a copy of this node's data directory.
+/// Replaces the cluster's configuration, for a cluster that has lost too many servers to elect a leader. The
+/// node must not run; id and address that it was created with do not matter.
+///
+/// 1. Stop every server. Of the data directories that are left choose the one with the latest last entry, see
+///    dqlite_node_describe_last_entry; what only others have is lost.
+/// 2. Call this function on it with the servers that the cluster shall have, at least one of them a voter.
+/// 3. Every other server of that list starts with a copy of this directory, or is left out of the list,
+///    started with an empty directory and added later. A server that keeps its old directory may bring back
+///    what was given up.
+///
+/// It appends the configuration to the log, in a new term. DQLITE_ERROR if the directory is in use or cannot
+/// be loaded, DQLITE_MISUSE for a list that is not one. Calling it again appends again. The program
+/// `dqlite recover` does the same and chooses the directory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_recover_ext(
     n: *mut NodeHandle,
@@ -434,25 +434,20 @@ pub unsafe extern "C" fn dqlite_node_recover_ext(
     enable_if_asked();
     let body = |handle: &NodeHandle| {
         // SAFETY: the module's contract for arrays.
-        recover(handle, unsafe { read_infos_ext(infos, n_info) }?)
+        let configuration = unsafe { read_infos_ext(infos, n_info) }?;
+        Ok(handle.node()?.recover(&configuration)?)
     };
     // SAFETY: the module's contract for handles.
     unsafe { call(n, body) }
 }
 
-fn recover(handle: &NodeHandle, configuration: Configuration) -> Result<(), Failure> {
-    handle.node()?;
-    if handle.ran() {
-        return Err(Failure::error("the node was started; recover works on a node that was not"));
-    }
-    let count = configuration.servers.len();
-    Err(Failure::not_available(&format!("recover, here to a configuration of {count} servers")))
-}
-
-/// Tells index and term of the last entry in the log of a node that does not run; 0 and 0 for an empty log.
+/// Tells index and term of the last entry in the log of a node that was not started; 0 and 0 for an empty
+/// log.
 ///
 /// Of several data directories the one with the highest term, then the highest index, is the one to recover
-/// from.
+/// from. (If the C library forced a configuration upon one of them, which it does in term 1, that one is the
+/// newer.) Nothing is changed. Of a damaged log it tells what a start would keep; with
+/// dqlite_node_set_auto_recovery off, damage is DQLITE_ERROR, as is a directory that is in use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_describe_last_entry(
     n: *mut NodeHandle,
@@ -460,14 +455,15 @@ pub unsafe extern "C" fn dqlite_node_describe_last_entry(
     last_entry_term: *mut u64,
 ) -> c_int {
     let body = |handle: &NodeHandle| {
-        handle.node()?;
         if last_entry_index.is_null() || last_entry_term.is_null() {
             return Err(Failure::misuse("last_entry_index and last_entry_term must not be NULL"));
         }
-        if handle.ran() {
-            return Err(Failure::misuse("the node was started; its last entry can be read only before"));
-        }
-        Err(Failure::not_available("describe_last_entry"))
+        let (index, term) = handle.node()?.last_entry()?;
+        // SAFETY: an output pointer, checked for NULL.
+        unsafe { last_entry_index.write(index) };
+        // SAFETY: an output pointer, checked for NULL.
+        unsafe { last_entry_term.write(term) };
+        Ok(())
     };
     // SAFETY: the module's contract for handles.
     unsafe { call(n, body) }

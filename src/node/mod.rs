@@ -24,7 +24,7 @@ use crate::db::Status;
 use crate::net::addr::BindAddress;
 use crate::net::connect::{Connect, Connector};
 use crate::net::listen::BoundSocket;
-use crate::raft::ServerId;
+use crate::raft::{Configuration, ServerId};
 use crate::sqlite;
 use crate::store::{self, AutoRecovery, Directory};
 use crate::vfs::{self, Vfs};
@@ -261,6 +261,29 @@ impl Node {
             )),
             Stage::Created(_) | Stage::Stopped => Err(Error::misuse("the node is not running")),
         }
+    }
+
+    /// Forces a configuration upon the log of a node that does not run.
+    pub fn recover(&self, configuration: &Configuration) -> Result<(), Error> {
+        let life = self.life.lock();
+        if let Stage::Running(_) = life.stage {
+            return Err(store::Error::Locked.into());
+        }
+        let mut directory = self.directory.lock()?;
+        let recovered = directory.recover(configuration, life.settings.auto_recovery)?;
+        let (index, term) = (recovered.index, recovered.term);
+        tracing::warn!(%index, %term, "a configuration was forced upon the log");
+        Ok(())
+    }
+
+    /// Index and term of the last entry on disk. Misuse once the node was started.
+    pub fn last_entry(&self) -> Result<(u64, u64), Error> {
+        let life = self.life.lock();
+        let Stage::Created(_) = life.stage else {
+            return Err(Error::misuse("the node was started; its last entry can be read only before"));
+        };
+        let (index, term) = self.directory.last_entry(life.settings.auto_recovery)?;
+        Ok((index.0, term.0))
     }
 
     /// Locks the directory, loads it, starts the threads, listens. Returns when connections are accepted.

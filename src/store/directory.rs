@@ -20,15 +20,15 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const LOCK_NAME: &str = "dqlite-lock";
+pub(super) const LOCK_NAME: &str = "dqlite-lock";
 /// Term of the configuration that a new directory is given.
 const BOOTSTRAP_TERM: Term = Term(1);
 
 /// A data directory that passed the checks.
 #[derive(Clone)]
 pub struct Directory {
-    fs: Arc<dyn Fs>,
-    path: PathBuf,
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) path: PathBuf,
 }
 
 impl Directory {
@@ -119,6 +119,15 @@ pub(super) fn write_whole(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> 
 }
 
 fn check(path: &Path) -> Result<(), Error> {
+    let attributes = exists(path)?;
+    if attributes.permissions().mode() & 0o200 == 0 {
+        return Err(Error::DirectoryNotWritable(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// That it is a directory, which may be read-only.
+pub(super) fn exists(path: &Path) -> Result<fs::Metadata, Error> {
     if path.as_os_str().as_bytes().len() > DATA_DIR_PATH_MAX {
         return Err(Error::PathTooLong);
     }
@@ -132,10 +141,7 @@ fn check(path: &Path) -> Result<(), Error> {
     if !attributes.is_dir() {
         return Err(Error::NotADirectory(owned()));
     }
-    if attributes.permissions().mode() & 0o200 == 0 {
-        return Err(Error::DirectoryNotWritable(owned()));
-    }
-    Ok(())
+    Ok(attributes)
 }
 
 /// The system's reason, in libuv's words for the two that a path alone can cause.
@@ -147,9 +153,19 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Held by the file. A child process that another thread is just starting holds the same file until it runs its
-/// program, so that closing ours would not be enough to give the directory up.
-struct Lock(fs::File);
+/// Held by the file. A child process that another thread is just starting holds the same file until it runs
+/// its program, so that closing ours would not be enough to give the directory up.
+#[derive(Debug)]
+pub(super) struct Lock(fs::File);
+
+impl Lock {
+    /// Takes the lock with its open file.
+    pub(super) fn take(file: fs::File) -> Result<Lock, Error> {
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| Error::Locked)?;
+        Ok(Lock(file))
+    }
+}
 
 impl Drop for Lock {
     fn drop(&mut self) {
@@ -158,13 +174,10 @@ impl Drop for Lock {
     }
 }
 
-fn lock(dir: &Path) -> Result<Lock, Error> {
+pub(super) fn lock(dir: &Path) -> Result<Lock, Error> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(dir.join(LOCK_NAME)).map_err(|_| Error::Locked)?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| Error::Locked)?;
-    Ok(Lock(file))
+    Lock::take(options.open(dir.join(LOCK_NAME)).map_err(|_| Error::Locked)?)
 }
 
 /// Removes unfinished files and halves of snapshots. Failures only leave them there.

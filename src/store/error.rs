@@ -41,6 +41,9 @@ pub enum Error {
     /// Snapshot or log are damaged in a way that is not ours to repair.
     #[error("raft_start(): io: {0}")]
     Load(String),
+    /// A configuration could not be forced upon the log.
+    #[error("raft_recover(): {0}")]
+    Recover(String),
     /// A file operation failed while the node ran.
     #[error("{0}")]
     Disk(String),

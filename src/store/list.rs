@@ -73,7 +73,7 @@ impl fmt::Display for SnapshotName {
 
 /// One name and what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Name {
+pub(super) enum Name {
     Closed(ClosedName),
     Open(OpenName),
     SnapshotData(SnapshotName),
@@ -83,7 +83,7 @@ enum Name {
 }
 
 impl Name {
-    fn parse(name: &str) -> Name {
+    pub(super) fn parse(name: &str) -> Name {
         if name.len() > NAME_LEN_MAX {
             return Name::Foreign;
         }

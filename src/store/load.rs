@@ -32,6 +32,7 @@ use super::directory::LockedDirectory;
 use super::error::{Error, describe};
 use super::fs::Fs;
 use super::list::{ClosedName, Listing, OpenName, SnapshotName};
+use super::metadata::Metadata;
 use super::segment::{FORMAT, Segment, Tail};
 use super::snapshot;
 use crate::codec::Reader;
@@ -72,6 +73,12 @@ impl Loaded {
     pub fn next_index(&self) -> Index {
         Index(self.first_index.0 + self.entries.len() as u64)
     }
+
+    /// Highest term of log and snapshot.
+    pub(super) fn highest_term(&self) -> Term {
+        let snapshot = self.snapshot.as_ref().map(|snapshot| snapshot.point.term);
+        self.entries.iter().map(|entry| entry.term).chain(snapshot).max().unwrap_or_default()
+    }
 }
 
 /// A snapshot in memory.
@@ -109,24 +116,47 @@ impl Damage {
 
 /// A change to the directory, made once everything was read.
 #[derive(Debug)]
-enum Repair {
+pub(super) enum Repair {
     SetAside(String),
     Remove(String),
     Close { open: OpenName, used: usize, closed: ClosedName },
 }
 
+impl Repair {
+    /// The file that is set aside.
+    pub(super) fn set_aside(&self) -> Option<&String> {
+        match self {
+            Repair::SetAside(name) => Some(name),
+            Repair::Remove(_) | Repair::Close { .. } => None,
+        }
+    }
+}
+
 /// A successful attempt: what was read, and what is to be done about the files.
-struct Attempt {
-    snapshot: Option<(SnapshotName, LoadedSnapshot)>,
-    first_index: Index,
-    entries: Vec<Entry>,
-    repairs: Vec<Repair>,
-    notes: Vec<String>,
+pub(super) struct Attempt {
+    pub(super) snapshot: Option<(SnapshotName, LoadedSnapshot)>,
+    pub(super) first_index: Index,
+    pub(super) entries: Vec<Entry>,
+    pub(super) repairs: Vec<Repair>,
+    pub(super) notes: Vec<String>,
 }
 
 impl Attempt {
-    fn next_index(&self) -> Index {
+    pub(super) fn next_index(&self) -> Index {
         Index(self.first_index.0 + self.entries.len() as u64)
+    }
+
+    /// Term of the last entry, or of the snapshot if the log is empty; 0 if there is none either.
+    pub(super) fn last_term(&self) -> Term {
+        let snapshot = self.snapshot.as_ref().map(|(name, _)| name.term);
+        self.entries.last().map(|entry| entry.term).or(snapshot).unwrap_or_default()
+    }
+
+    /// Highest term of log and snapshot. It is that of the last entry, unless the C library forced a
+    /// configuration upon the log: it does so in term 1.
+    pub(super) fn highest_term(&self) -> Term {
+        let snapshot = self.snapshot.as_ref().map(|(name, _)| name.term);
+        self.entries.iter().map(|entry| entry.term).chain(snapshot).max().unwrap_or_default()
     }
 
     /// Begins a new log behind the snapshot. The files of the old one go from the last one down, so that what
@@ -144,19 +174,12 @@ impl Attempt {
 
 /// Loads a directory; see the module.
 pub(super) fn load(dir: &mut LockedDirectory, recovery: AutoRecovery) -> Result<Loaded, Error> {
-    let refuse = |damage: Damage| Error::Load(damage.text);
     let (fs, path) = (&*dir.fs, dir.path.as_path());
     let listing = Listing::scan(fs, path).map_err(|e| Error::Load(describe("list", path, &e)))?;
     let source = Source { fs, path };
     source.settle().map_err(|e| Error::Load(describe("sync", path, &e)))?;
-    let attempt = match source.attempt(&listing) {
-        Ok(attempt) => attempt,
-        Err(damage) if recovery == AutoRecovery::On => {
-            source.attempt_without(&listing, damage).map_err(refuse)?
-        }
-        Err(damage) => return Err(refuse(damage)),
-    };
-    let needs_term = check_terms(dir, &attempt)?;
+    let attempt = source.attempt_with(&listing, recovery)?;
+    let needs_term = check_terms(dir.metadata, &attempt)?;
     source.repair(&attempt.repairs).map_err(Error::Load)?;
     if let Some(term) = needs_term {
         dir.metadata.write(&*dir.fs, &dir.path, term, None).map_err(|e| Error::Load(e.to_string()))?;
@@ -174,13 +197,23 @@ pub(super) fn load(dir: &mut LockedDirectory, recovery: AutoRecovery) -> Result<
     })
 }
 
+/// Reads as [`load`] does and changes nothing: the attempt says what loading would do.
+pub(super) fn preview(
+    fs: &dyn Fs,
+    path: &Path,
+    metadata: Metadata,
+    recovery: AutoRecovery,
+) -> Result<Attempt, Error> {
+    let listing = Listing::scan(fs, path).map_err(|e| Error::Load(describe("list", path, &e)))?;
+    let attempt = Source { fs, path }.attempt_with(&listing, recovery)?;
+    check_terms(metadata, &attempt)?;
+    Ok(attempt)
+}
+
 /// Refuses a log that is ahead of the metadata: a server that forgot its term could vote twice in one.
 /// Returns the term to write in the one case where there cannot have been a vote.
-fn check_terms(dir: &LockedDirectory, attempt: &Attempt) -> Result<Option<Term>, Error> {
-    let metadata = dir.metadata;
-    let snapshot_term = attempt.snapshot.as_ref().map(|(name, _)| name.term);
-    let highest =
-        attempt.entries.iter().map(|entry| entry.term).chain(snapshot_term).max().unwrap_or_default();
+fn check_terms(metadata: Metadata, attempt: &Attempt) -> Result<Option<Term>, Error> {
+    let highest = attempt.highest_term();
     if highest <= metadata.term {
         return Ok(None);
     }
@@ -212,6 +245,14 @@ struct Open {
 impl Source<'_> {
     fn file(&self, name: impl std::fmt::Display) -> PathBuf {
         self.path.join(name.to_string())
+    }
+
+    fn attempt_with(&self, listing: &Listing, recovery: AutoRecovery) -> Result<Attempt, Error> {
+        let attempt = match (self.attempt(listing), recovery) {
+            (Err(damage), AutoRecovery::On) => self.attempt_without(listing, damage),
+            (attempt, _) => attempt,
+        };
+        attempt.map_err(|damage| Error::Load(damage.text))
     }
 
     fn attempt(&self, listing: &Listing) -> Result<Attempt, Damage> {

@@ -41,7 +41,7 @@ pub struct Metadata {
 
 impl Metadata {
     /// Whether the directory has no metadata at all.
-    pub(super) fn is_absent(&self) -> bool {
+    pub fn is_absent(&self) -> bool {
         self.version == 0
     }
 
@@ -55,7 +55,7 @@ impl Metadata {
     }
 
     /// Reads one file's content; `None` if it is too short to count. The error is the C library's.
-    fn decode(name: &str, content: Vec<u8>) -> Result<Option<Metadata>, Error> {
+    pub(super) fn decode(name: &str, content: Vec<u8>) -> Result<Option<Metadata>, Error> {
         let size = content.len();
         if size > SIZE {
             return Err(Error::Metadata(format!("{name} has size {size} instead of {SIZE}")));

@@ -18,12 +18,15 @@ mod crc;
 mod directory;
 mod error;
 pub mod fs;
+mod inspect;
 mod install;
 mod list;
 mod load;
+mod mend;
 mod metadata;
 mod prepare;
 mod queue;
+mod recover;
 mod segment;
 mod snapshot;
 mod snapshot_writer;
@@ -34,9 +37,12 @@ mod writer;
 
 pub use directory::{Directory, LockedDirectory};
 pub use error::Error;
+pub use inspect::{Contents, FileKind, FoundFile, Inspection};
 pub use install::InstallRequest;
 pub use load::{AutoRecovery, Loaded, LoadedSnapshot};
+pub use mend::{Mending, Step, give_to_owner};
 pub use metadata::Metadata;
+pub use recover::Recovered;
 pub use snapshot::{Compression, SnapshotContent};
 pub use snapshot_writer::{OnRead, SnapshotRequest};
 
