@@ -91,9 +91,9 @@ impl Raft {
         stored.get(quorum - 1).copied()
     }
 
-    /// Up to where a server is known to store our log (dissertation figure 3.1, matchIndex). For this server
-    /// that is what its disk has confirmed, not what it appended.
-    fn match_index(&self, id: ServerId) -> Index {
+    /// Up to where a server is known to store our log (dissertation figure 3.1, matchIndex); only a
+    /// leader knows about others. For this server that is what its disk has confirmed, not what it appended.
+    pub fn match_index(&self, id: ServerId) -> Index {
         match &self.standing {
             _ if id == self.options.id && self.has(Bug::LeaderCountsUnpersisted) => self.log.last_index(),
             _ if id == self.options.id => self.persistence.persisted_index(),

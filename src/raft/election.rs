@@ -154,7 +154,7 @@ impl Raft {
             }
             return;
         }
-        if self.has(Bug::DisruptForever)
+        if (self.has(Bug::DisruptForever) || self.has(Bug::NoPromise))
             && matches!(&self.standing, Standing::Candidate(candidate) if candidate.phase == Phase::Vote)
         {
             self.campaign(Phase::Vote, true, 0, out);

@@ -276,7 +276,10 @@ impl Raft {
         }
         let leased = self.lease_until().is_some_and(|until| self.now < until);
         let stamp = self.quorum_stamp(leader);
-        let (committed, applied) = (self.commit_index, self.applied_index);
+        let (mut committed, applied) = (self.commit_index, self.applied_index);
+        if self.has(Bug::ReadBeforeBarrierCommit) {
+            committed = self.pending_barrier().unwrap_or(committed);
+        }
         let Standing::Leader(leader) = &mut self.standing else { return };
         leader.leases.round_overdue &= stamp < leader.leases.round;
         let confirmed = |read: &PendingRead| leased || read.stamp <= stamp || read.last_index < committed;
@@ -300,6 +303,7 @@ impl Raft {
         let unanswered = self.quorum_stamp(leader) < leader.leases.round;
         let since_ms = self.now.0.saturating_sub(leader.leases.round_begin.0);
         let overdue = unanswered && since_ms >= self.options.heartbeat_timeout_ms;
+        let overdue = overdue && !self.has(Bug::ReadWaitsForStamps);
         let Standing::Leader(leader) = &mut self.standing else { return };
         leader.leases.round_overdue |= unconfirmed && overdue;
         if unconfirmed && (overdue || !self.can_ask_a_quorum()) {

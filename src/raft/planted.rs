@@ -19,7 +19,8 @@ macro_rules! bugs {
 }
 
 bugs! {
-    /// Every server behaves like C's towards leases: it votes whenever it has lost its leader.
+    /// Every server behaves like C's towards leases: it votes whenever it has lost its leader, and marks all
+    /// elections as asked for once the first one was.
     NoPromise,
     /// An answer leaves before the vote or term it speaks of is durable.
     AnswerBeforeVoteIsDurable,
@@ -39,7 +40,9 @@ bugs! {
     DemotedVoterGivesUp,
     /// A sole voter leads without a new term whatever was before (C).
     SoleVoterKeepsTerm,
-    /// A candidate that a leader asked to campaign goes on disrupting leaders (C).
+    /// A candidate that a leader asked to campaign, or whose election failed, goes on disrupting leaders (the
+    /// former in C). No lease is in danger: to be elected against its holder takes the holder's first entry,
+    /// and whoever receives that becomes a follower. But no leadership lasts if such a candidate is deaf.
     DisruptForever,
     /// A follower acknowledges entries before they are durable.
     AcknowledgeBeforePersist,
@@ -93,6 +96,10 @@ bugs! {
     ReadQuorumTooSmall,
     /// A new leader reads before it knows what is committed.
     ReadBeforeTermCommit,
+    /// A barrier that is appended for reads confirms them before it is committed.
+    ReadBeforeBarrierCommit,
+    /// Reads wait for stamps, though too few of those that send them back are there.
+    ReadWaitsForStamps,
 
     /// The lease runs from the arrival of an answer.
     LeaseFromArrival,

@@ -1,7 +1,9 @@
 //! What must always hold, seen from outside all servers (dissertation figure 3.2).
 
 use crate::disk::Disk;
-use dqlite::raft::{Configuration, Entry, EntryKind, Index, Message, Raft, ServerId, SnapshotPoint, Term};
+use dqlite::raft::{
+    Configuration, Entry, EntryKind, Index, Message, Raft, ServerId, SnapshotPoint, State, Term,
+};
 use std::collections::BTreeMap;
 
 type Verdict = Result<(), String>;
@@ -123,6 +125,22 @@ impl Checker {
         match self.votes.insert((node, term), candidate) {
             Some(other) if other != candidate => {
                 Err(format!("server {} voted for {other} and for {candidate} in term {term}", node + 1))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the newest leader believes to be stored elsewhere is durable there (dissertation figure 3.1,
+    /// matchIndex). Only a later leader may have had it removed.
+    pub fn matched(&self, leader: &Raft, id: ServerId, disk: &Disk) -> Verdict {
+        let status = leader.status();
+        if self.leaders.get(&status.term).is_none() || status.term < self.highest_term() {
+            return Ok(());
+        }
+        let index = leader.match_index(id);
+        match leader.entry(index) {
+            Some(entry) if status.state == State::Leader && !disk.holds(index.0, entry.term) => {
+                Err(format!("the leader believes that server {id} has entry {index} of term {}", entry.term))
             }
             _ => Ok(()),
         }

@@ -13,11 +13,26 @@ pub enum Request {
     Install { point: SnapshotPoint, list: Vec<u64> },
 }
 
+impl Request {
+    /// Its number; none if the core waits for something else.
+    pub fn seq(&self) -> Option<Seq> {
+        match self {
+            Request::Vote { seq, .. } | Request::Append { seq, .. } | Request::Truncate { seq, .. } => {
+                Some(*seq)
+            }
+            Request::Install { .. } => None,
+        }
+    }
+}
+
 /// What a completed request is worth to its server.
 #[derive(Debug, Clone)]
 pub enum Done {
     Persisted(Seq),
     Installed(Index, Vec<u64>),
+    NotInstalled(Index),
+    /// There is no space for the next request, which is still in the queue.
+    NoSpace,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -53,11 +68,21 @@ impl Disk {
         offset.and_then(|offset| self.entries.get(offset)).is_some_and(|entry| entry.term == term)
     }
 
-    /// Carries out what the sync covers.
-    pub fn finish_sync(&mut self) -> Vec<Done> {
-        let count = std::mem::take(&mut self.syncing);
-        let requests: Vec<Request> = self.queue.drain(..count).collect();
-        requests.into_iter().map(|request| self.carry_out(request)).collect()
+    /// Carries out what the sync covers. What a full disk cannot do any more are appends, which end it all, and
+    /// installations, which change nothing then. Term and vote have their place.
+    pub fn finish_sync(&mut self, full: bool) -> Vec<Done> {
+        let mut done = Vec::new();
+        for _ in 0..std::mem::take(&mut self.syncing) {
+            if full && matches!(self.queue.front(), Some(Request::Append { .. })) {
+                done.push(Done::NoSpace);
+                break;
+            }
+            done.push(match self.queue.pop_front().expect("the sync covers what is in the queue") {
+                Request::Install { point, .. } if full => Done::NotInstalled(point.index),
+                request => self.carry_out(request),
+            });
+        }
+        done
     }
 
     fn carry_out(&mut self, request: Request) -> Done {
@@ -100,19 +125,23 @@ impl Disk {
         self.snapshot = Some((point, list));
     }
 
-    /// The power goes: any prefix of the queue may have reached the disk, the last append in part.
-    pub fn crash(&mut self, random: &mut Random) {
+    /// The power goes: any prefix of the queue may have reached the disk, the last append in part. Says whether
+    /// it did so.
+    pub fn crash(&mut self, random: &mut Random) -> bool {
         let durable = random.between(0, self.queue.len() as u64);
         for _ in 0..durable {
             let request = self.queue.pop_front().expect("not more than there are");
             self.carry_out(request);
         }
+        let mut torn = false;
         if let Some(Request::Append { first, mut entries, seq }) = self.queue.pop_front() {
             entries.truncate(random.between(0, entries.len() as u64 - 1) as usize);
+            torn = !entries.is_empty();
             self.carry_out(Request::Append { first, entries, seq });
         }
         self.queue.clear();
         self.syncing = 0;
+        torn
     }
 
     /// What a server finds when it starts.

@@ -55,8 +55,9 @@ impl History {
         self.records[number].operation
     }
 
-    pub fn has_succeeded(&self, number: usize) -> bool {
-        self.records[number].ended.is_some_and(|(_, outcome)| outcome == Outcome::Appended)
+    /// How an operation ended, if it has.
+    pub fn outcome(&self, number: usize) -> Option<Outcome> {
+        self.records[number].ended.map(|(_, outcome)| outcome)
     }
 
     /// How many appends and reads succeeded.

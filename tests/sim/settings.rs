@@ -19,6 +19,8 @@ pub struct Settings {
     pub delay_us: (u64, u64),
     pub loss: u64,
     pub duplication: u64,
+    /// How many messages in a thousand arrive when much else has happened.
+    pub late: u64,
     pub sync_us: (u64, u64),
     /// Time between faults.
     pub fault_us: (u64, u64),
@@ -33,6 +35,8 @@ pub struct Settings {
     pub drift: u64,
     /// A world made to break leases: quick, with clocks far apart, and all faults aimed at the leader.
     pub coups: bool,
+    /// How many of these faults in a thousand are transfers of the leadership.
+    pub transfers: u64,
 }
 
 impl Settings {
@@ -59,6 +63,7 @@ impl Settings {
             delay_us: if slow_network { (200, election_us / 6) } else { (50, 2000) },
             loss: random.one_of(&[0, 0, 10, 50, 150]),
             duplication: random.one_of(&[0, 10, 100]),
+            late: random.one_of(&[4, 4, 4, 50]),
             sync_us: if slow_disk { (1000, election_us / 3) } else { (50, 3000) },
             fault_us: if calm { (election_us, 20 * election_us) } else { (election_us / 8, 3 * election_us) },
             admin_us: random.one_of(&[(0, 0), (election_us, 8 * election_us), (1000, election_us)]),
@@ -67,14 +72,16 @@ impl Settings {
             appends: 550,
             drift: random.one_of(&[0, 1000, 50_000]),
             coups: false,
+            transfers: 0,
         }
     }
 
     fn with_coups(random: &mut Random, seconds: u64) -> Settings {
+        let mixed = random.permille(400);
         Settings {
             nodes: 3,
             together: true,
-            plain: vec![false; 3],
+            plain: (0..3).map(|_| mixed && random.permille(500)).collect(),
             election_ms: 1000,
             heartbeat_ms: 100,
             threshold: 1000,
@@ -83,6 +90,7 @@ impl Settings {
             delay_us: (50, 500),
             loss: 0,
             duplication: 0,
+            late: 4,
             sync_us: (50, 300),
             fault_us: (100_000, 1_500_000),
             admin_us: (0, 0),
@@ -91,6 +99,7 @@ impl Settings {
             appends: random.one_of(&[10, 300]),
             drift: 50_000,
             coups: true,
+            transfers: random.one_of(&[200, 200, 700]),
         }
     }
 

@@ -4,18 +4,19 @@
 use crate::check::{Checker, value_of};
 use crate::describe::{as_plain, describe, describe_message};
 use crate::disk::{Disk, Done, Request};
-use crate::history::{History, Operation, Outcome};
+use crate::history::History;
 use crate::random::Random;
 use crate::settings::{Settings, address_of, id_of, node_of};
-use bytes::Bytes;
 use dqlite::raft::message::InstallSnapshot;
 use dqlite::raft::{
-    Bug, Change, Configuration, Entry, EntryKind, Index, Input, Message, Output, Outputs, Peer, Raft,
-    Refusal, Role, Seq, Server, SnapshotPoint, State, Term, Time, Token,
+    Bug, Configuration, Entry, EntryKind, Index, Input, Message, Output, Outputs, Peer, Raft, Role, Seq,
+    Server, SnapshotPoint, State, Term, Time, Token,
 };
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
+mod clients;
 mod faults;
+mod recovery;
 
 /// Longest time after the last fault in which everything must be well again.
 const RECOVERY_US: u64 = 60_000_000;
@@ -39,11 +40,13 @@ enum Event {
     Fault,
     Restart { node: usize },
     Blink { node: usize },
+    Suppose { again: bool },
     Recover,
     CheckRecovery,
 }
 
 /// A process, its clock, and what it has in memory.
+#[derive(Clone)]
 struct Node {
     raft: Option<Raft>,
     disk: Disk,
@@ -57,6 +60,12 @@ struct Node {
     rate: u64,
     offset_us: u64,
     paused_until: u64,
+    /// Until when its disk has no space for entries and snapshots.
+    full_until: u64,
+    /// It never starts again.
+    gone: bool,
+    /// It hears nothing any more.
+    deaf: bool,
     /// The state machine.
     list: Vec<u64>,
     applied: u64,
@@ -82,6 +91,8 @@ pub struct Summary {
     pub transfers: u64,
     pub installations: u64,
     pub simulated_us: u64,
+    /// How often what happened.
+    pub counts: BTreeMap<&'static str, u64>,
 }
 
 impl Summary {
@@ -95,9 +106,13 @@ impl Summary {
         self.transfers += other.transfers;
         self.installations += other.installations;
         self.simulated_us += other.simulated_us;
+        for (what, count) in &other.counts {
+            *self.counts.entry(what).or_default() += count;
+        }
     }
 }
 
+#[derive(Clone)]
 pub struct World {
     random: Random,
     settings: Settings,
@@ -110,6 +125,8 @@ pub struct World {
     nodes: Vec<Node>,
     /// Until when nothing gets from one server to another.
     blocked: Vec<Vec<u64>>,
+    /// Until when messages take so much longer.
+    lags: Vec<Vec<(u64, u64)>>,
     checker: Checker,
     history: History,
     next_value: u64,
@@ -120,6 +137,9 @@ pub struct World {
     faults_end: u64,
     recovering: bool,
     probe: Option<usize>,
+    read_probe: Option<usize>,
+    /// In which term somebody leads, and since when.
+    steady: (Option<Term>, u64),
     summary: Summary,
     /// Planted in every server; without the feature it is ignored.
     #[cfg_attr(not(feature = "planted-bugs"), allow(dead_code))]
@@ -160,6 +180,7 @@ impl World {
             free: Vec::new(),
             nodes,
             blocked: vec![vec![0; settings.nodes]; settings.nodes],
+            lags: vec![vec![(0, 0); settings.nodes]; settings.nodes],
             checker: Checker::new(&bootstrap),
             history: History::default(),
             next_value: 1,
@@ -169,6 +190,8 @@ impl World {
             faults_end: settings.duration_us,
             recovering: false,
             probe: None,
+            read_probe: None,
+            steady: (None, 0),
             summary: Summary::default(),
             bug,
             failure: None,
@@ -187,7 +210,14 @@ impl World {
         if world.settings.admin_us.1 > 0 {
             world.schedule(world.settings.election_ms * 2000, Event::Admin);
         }
+        world.schedule(world.settings.election_ms * 2000, Event::Suppose { again: true });
         world.schedule(world.faults_end, Event::Recover);
+        if world.settings.drift > 0 {
+            world.count("world with clocks that run apart");
+        }
+        if world.settings.plain.iter().any(|plain| *plain) {
+            world.count("world with C servers");
+        }
         world
     }
 
@@ -202,7 +232,7 @@ impl World {
             if self.summary.events > EVENTS_MAX + self.now / 1_000_000 * EVENTS_PER_SECOND_MAX {
                 self.fail("the servers talk without end".into());
             }
-            if !self.recovering || !matches!(event, Event::Fault | Event::Admin) {
+            if !self.recovering || !matches!(event, Event::Fault | Event::Admin | Event::Suppose { .. }) {
                 self.happen(event);
             }
         }
@@ -223,6 +253,10 @@ impl World {
     fn note(&mut self, what: String) {
         let time = self.now as f64 / 1000.0;
         self.trace.get_or_insert_default().push(format!("{time:>12.3} ms  {what}"));
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.summary.counts.entry(what).or_default() += 1;
     }
 
     fn fail(&mut self, why: String) {
@@ -252,6 +286,11 @@ impl World {
 
     fn mix(&mut self, value: u64) {
         self.summary.hash = (self.summary.hash ^ value).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
+    }
+
+    fn token(&mut self) -> Token {
+        self.next_token += 1;
+        Token(self.next_token)
     }
 
     // ---- events ----
@@ -288,7 +327,10 @@ impl World {
                 }
             }
             Event::SnapshotWritten { node, life, point, list } => {
-                if alive(self, node, life) {
+                if alive(self, node, life) && (self.is_full(node) || self.random.permille(20)) {
+                    self.count("snapshot not written");
+                    self.step(node, Input::SnapshotFailed { index: point.index });
+                } else if alive(self, node, life) {
                     let index = point.index;
                     let trailing = self.settings.trailing;
                     self.nodes[node].disk.store_snapshot(point, list, trailing);
@@ -306,11 +348,12 @@ impl World {
             Event::Admin => self.admin(),
             Event::Fault => self.fault(),
             Event::Restart { node } => {
-                if self.nodes[node].raft.is_none() {
+                if self.nodes[node].raft.is_none() && !self.nodes[node].gone {
                     self.boot(node);
                 }
             }
             Event::Blink { node } => self.blink(node),
+            Event::Suppose { again } => self.suppose(again),
             Event::Recover => self.recover(),
             Event::CheckRecovery => self.check_recovery(),
         }
@@ -481,8 +524,17 @@ impl World {
     }
 
     fn synced(&mut self, node: usize) {
-        for done in self.nodes[node].disk.finish_sync() {
+        let full = self.is_full(node);
+        for done in self.nodes[node].disk.finish_sync(full) {
             match done {
+                Done::NoSpace => {
+                    self.count("server fenced by a full disk");
+                    return self.fail_disk(node);
+                }
+                Done::NotInstalled(index) => {
+                    self.count("snapshot not installed");
+                    self.step(node, Input::SnapshotInstalled { index, ok: false });
+                }
                 Done::Persisted(seq) => {
                     self.nodes[node].durable = seq;
                     let held = std::mem::take(&mut self.nodes[node].held);
@@ -508,6 +560,15 @@ impl World {
         self.start_sync(node);
     }
 
+    /// Neither crashed nor paused.
+    fn is_running(&self, node: usize) -> bool {
+        self.nodes[node].raft.is_some() && self.nodes[node].paused_until <= self.now
+    }
+
+    fn is_full(&self, node: usize) -> bool {
+        self.nodes[node].full_until > self.now
+    }
+
     // ---- network ----
 
     fn send(&mut self, from: usize, to: usize, message: Message) {
@@ -518,6 +579,7 @@ impl World {
         let snapshot = matches!(message, Message::InstallSnapshot(_));
         let lost = self.blocked[from][to] > self.now || self.random.permille(self.settings.loss);
         if lost && !self.recovering {
+            self.count("message lost");
             // A stream that loses something breaks, and one end may notice.
             if snapshot || self.random.permille(500) {
                 let life = self.nodes[from].life;
@@ -527,16 +589,25 @@ impl World {
             return;
         }
         let copies = if self.random.permille(self.settings.duplication) { 2 } else { 1 };
+        if copies == 2 {
+            self.count("message duplicated");
+        }
         for _ in 0..copies {
             let (low, high) = self.settings.delay_us;
             let mut delay = self.random.between(low, high);
+            let (until, lag) = self.lags[from][to];
+            if until > self.now {
+                self.count("message behind a long queue");
+                delay += lag;
+            }
             let dangerous = match &message {
                 Message::TimeoutNow(_) => true,
                 Message::RequestVote(request) => request.disrupt_leader,
                 _ => false,
             };
-            if self.random.permille(if dangerous { 200 } else { 4 }) {
+            if self.random.permille(if dangerous { 200 } else { self.settings.late }) {
                 // Somewhere, it lay in a queue.
+                self.count("message late");
                 delay += self.random.between(0, self.settings.election_ms * 4000);
             }
             self.schedule(delay, Event::Deliver { from, to, message: message.clone() });
@@ -551,8 +622,17 @@ impl World {
             let line = describe_message(&message);
             trace!(self, "server {} receives from {}: {line}", to + 1, from + 1);
         }
-        let from = Peer { id: id_of(from), address: address_of(from) };
-        self.step(to, Input::Receive { from, message });
+        let result = matches!(message, Message::AppendEntriesResult(_));
+        let campaigns = matches!(message, Message::TimeoutNow(_));
+        let peer = Peer { id: id_of(from), address: address_of(from) };
+        self.step(to, Input::Receive { from: peer, message });
+        if campaigns && !self.recovering && self.random.permille(500) {
+            self.obstruct(to);
+        }
+        if let (true, Some(raft)) = (result, &self.nodes[to].raft) {
+            let verdict = self.checker.matched(raft, id_of(from), &self.nodes[from].disk);
+            self.judge(verdict);
+        }
     }
 
     fn send_snapshot(&mut self, from: usize, to: usize, term: Term, index: Index) -> bool {
@@ -574,6 +654,9 @@ impl World {
 
     /// Tells those who follow `leader` that its connection ended.
     fn end_connections(&mut self, leader: usize) {
+        if self.nodes[leader].raft.is_some() && self.nodes[leader].state == State::Leader {
+            self.count("connections of a living leader lost");
+        }
         for node in 0..self.nodes.len() {
             if node != leader && self.blocked[leader][node] <= self.now {
                 let delay = self.random.between(50, 3000);
@@ -582,130 +665,14 @@ impl World {
         }
     }
 
-    // ---- clients ----
-
-    fn client(&mut self, client: usize) {
-        if self.recovering {
-            return;
-        }
-        let operation = if self.random.permille(self.settings.appends) {
-            self.next_value += 1;
-            Operation::Append { value: self.next_value }
-        } else {
-            Operation::Read
-        };
-        let node = if self.random.permille(800) {
-            self.leader_hint
-        } else {
-            self.random.between(0, self.nodes.len() as u64 - 1) as usize
-        };
-        let number = self.history.invoke(self.now, operation);
-        self.waits[client] = Some(number);
-        let delay = self.random.between(0, 500);
-        self.schedule(delay, Event::Ask { client, number, node });
-        let patience = self.random.between(self.settings.election_ms * 500, self.settings.election_ms * 8000);
-        self.schedule(patience, Event::GiveUp { client, number });
-    }
-
-    fn client_is_free(&mut self, client: usize) {
-        self.waits[client] = None;
-        let (low, high) = self.settings.think_us;
-        let delay = self.random.between(low, high.max(low));
-        self.schedule(delay, Event::Client { client });
-    }
-
-    fn ask(&mut self, client: usize, number: usize, node: usize) {
-        if self.nodes[node].raft.is_none() {
-            self.end(number, Outcome::Refused);
-            return;
-        }
-        let token = Token(self.next_token);
-        self.next_token += 1;
-        match self.history.operation(number) {
-            Operation::Append { value } => {
-                trace!(self, "client {client} asks server {} to append {value} ({number})", node + 1);
-                self.nodes[node].asked.insert(token, number);
-                let commands = vec![Bytes::copy_from_slice(&value.to_le_bytes())];
-                self.step(node, Input::Propose { token, commands });
-            }
-            Operation::Read => {
-                trace!(self, "client {client} asks server {} to read ({number})", node + 1);
-                let server = &self.nodes[node];
-                let raft = server.raft.as_ref().unwrap();
-                let status = raft.status();
-                let leased = raft.lease_until().is_some_and(|until| self.local_time(node) < until);
-                if leased && status.applied_index == status.commit_index && self.random.permille(500) {
-                    let length = server.list.len() as u64;
-                    trace!(self, "server {} answers by its lease", node + 1);
-                    self.end(number, Outcome::Saw(length));
-                    return;
-                }
-                self.nodes[node].asked.insert(token, number);
-                self.step(node, Input::Read { token });
-            }
-        }
-    }
-
-    fn complete(&mut self, node: usize, token: Token, result: Result<Index, Refusal>) {
-        let Some(number) = self.nodes[node].asked.remove(&token) else { return };
-        let length = self.nodes[node].list.len() as u64;
-        let outcome = match (self.history.operation(number), result) {
-            (Operation::Append { .. }, Ok(_)) => Outcome::Appended,
-            (Operation::Read, Ok(_)) => Outcome::Saw(length),
-            (_, Err(Refusal::NotLeader)) => Outcome::Refused,
-            (_, Err(_)) => Outcome::Unknown,
-        };
-        self.end(number, outcome);
-    }
-
-    fn end(&mut self, number: usize, outcome: Outcome) {
-        trace!(self, "operation {number}: {outcome:?}");
-        self.history.end(self.now, number, outcome);
-        if let Some(client) = self.waits.iter().position(|waits| *waits == Some(number)) {
-            self.client_is_free(client);
-        }
-    }
-
-    fn admin(&mut self) {
-        let (low, high) = self.settings.admin_us;
-        let delay = self.random.between(low, high);
-        self.schedule(delay, Event::Admin);
-        let node = self.leader_hint;
-        let Some(raft) = &self.nodes[node].raft else { return };
-        let configuration = raft.status().configuration.clone();
-        let any = self.random.between(0, self.nodes.len() as u64 - 1) as usize;
-        let token = Token(self.next_token);
-        self.next_token += 1;
-        let id = id_of(any);
-        let change = match configuration.get(id) {
-            None => Some(Change::Add { id, address: address_of(any) }),
-            Some(_) if self.random.permille(200) => None,
-            Some(_) if self.random.permille(150) => Some(Change::Remove { id }),
-            Some(server) => {
-                let role = match server.role {
-                    Role::Spare => self.random.one_of(&[Role::Voter, Role::Voter, Role::Standby]),
-                    Role::Standby => self.random.one_of(&[Role::Voter, Role::Voter, Role::Spare]),
-                    Role::Voter => self.random.one_of(&[Role::Standby, Role::Spare]),
-                };
-                Some(Change::Assign { id, role })
-            }
-        };
-        trace!(self, "admin asks server {} for {change:?} (transfer to {id} if none)", node + 1);
-        match change {
-            Some(change) => {
-                self.summary.changes += 1;
-                self.step(node, Input::Change { token, change });
-            }
-            None => {
-                self.summary.transfers += 1;
-                let to = self.random.permille(700).then_some(id);
-                self.step(node, Input::Transfer { token, to });
-            }
-        }
-    }
-
     fn boot(&mut self, node: usize) {
         trace!(self, "server {} starts", node + 1);
+        let leased = |n: &Node| {
+            n.raft.as_ref().and_then(Raft::lease_until).is_some_and(|until| n.local_time(self.now) < until)
+        };
+        if self.nodes.iter().any(leased) {
+            self.count("restart while another has a lease");
+        }
         let seed = self.random.draw();
         #[allow(unused_mut)]
         let mut raft = Raft::new(self.settings.options(node), seed);
@@ -754,6 +721,9 @@ impl Node {
             rate: 1_000_000 - drift + random.between(0, 2 * drift),
             offset_us: random.between(0, 1_000_000_000),
             paused_until: 0,
+            full_until: 0,
+            gone: false,
+            deaf: false,
             list: Vec::new(),
             applied: 0,
             configuration: Configuration::default(),
@@ -762,6 +732,10 @@ impl Node {
             asked: BTreeMap::new(),
             state: State::Follower,
         }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.gone || self.deaf
     }
 
     fn local_time(&self, now: u64) -> Time {

@@ -1,10 +1,9 @@
-//! What goes wrong in the world, and how everything must be well again when it stops.
+//! What goes wrong in the world.
 
-use super::{Event, Node, RECOVERY_US, Request, World, trace};
+use super::{Event, Request, World, trace};
 use crate::history::Operation;
-use crate::settings::{id_of, node_of};
-use dqlite::raft::{Input, Raft, Role, ServerId, State, Token};
-use std::fmt::Write;
+use crate::settings::id_of;
+use dqlite::raft::{Input, State};
 
 impl World {
     pub(super) fn fault(&mut self) {
@@ -20,61 +19,150 @@ impl World {
         let node = if self.random.permille(400) { self.leader_hint } else { any };
         let election_us = self.settings.election_ms * 1000;
         let length = self.random.between(election_us / 20, 4 * election_us);
-        match self.random.between(0, 9) {
+        match self.random.between(0, 14) {
             0..=2 => self.crash(node),
             3 => {
+                let leads = self.nodes[node].state == State::Leader;
+                self.count(if leads { "pause of a leader" } else { "pause of a follower" });
                 trace!(self, "server {} is paused for {length} us", node + 1);
                 self.nodes[node].paused_until = self.now + length;
             }
-            4 => {
-                trace!(self, "server {} is cut off for {length} us", node + 1);
-                if self.random.permille(400) {
-                    self.end_connections(node);
-                }
-                for other in 0..self.nodes.len() {
-                    self.blocked[node][other] = self.now + length;
-                    self.blocked[other][node] = self.now + length;
-                }
-            }
-            5 => {
-                trace!(self, "server {} cannot send for {length} us", node + 1);
-                self.blocked[node].fill(self.now + length);
-            }
-            6 => {
-                trace!(self, "server {} cannot receive for {length} us", node + 1);
-                for row in &mut self.blocked {
-                    row[node] = self.now + length;
-                }
-            }
-            7 => {
-                trace!(self, "server {} cannot reach {} for {length} us", node + 1, any + 1);
-                let other = self.random.between(0, self.nodes.len() as u64 - 1) as usize;
-                self.blocked[any][other] = self.now + length;
-            }
-            8 => {
+            4..=9 => self.cut(node, any, length),
+            10 => {
                 trace!(self, "connections of server {} end", node + 1);
                 self.end_connections(node);
             }
-            _ => self.fail_disk(node),
+            11 => {
+                trace!(self, "the disk of server {} is full for {length} us", node + 1);
+                self.nodes[node].full_until = self.now + length;
+            }
+            12 | 13 => {
+                let lag = self.random.between(election_us / 4, 4 * election_us);
+                let (all, other) = (self.nodes.len(), any + (any == node) as usize);
+                let other = other % all;
+                trace!(
+                    self,
+                    "from server {} to {} all takes {lag} us more for {length} us",
+                    other + 1,
+                    node + 1
+                );
+                self.count("long queue between two servers");
+                self.lags[other][node] = (self.now + length, lag);
+            }
+            _ => {
+                if self.is_running(node) && self.nodes[node].disk.queue.iter().all(|r| r.seq().is_some()) {
+                    self.fail_disk(node);
+                }
+            }
         }
+    }
+
+    fn block(&mut self, from: usize, to: usize, until: u64) {
+        self.blocked[from][to] = self.blocked[from][to].max(until);
+    }
+
+    /// Blocks the network, wholly or in part.
+    fn cut(&mut self, node: usize, any: usize, length: u64) {
+        let all = self.nodes.len();
+        let other = self.random.between(0, all as u64 - 1) as usize;
+        let kind = self.random.between(0, 5);
+        let side: Vec<bool> = (0..all).map(|_| self.random.permille(500)).collect();
+        let leads = self.nodes[node].state == State::Leader;
+        let (what, until) = (self.random.permille(400), self.now + length);
+        self.count(match kind {
+            0 if leads => "leader cut off",
+            0 => "follower cut off",
+            1 => "cannot send",
+            2 => "cannot receive",
+            3 => "pair cut in one direction",
+            4 => "pair cut in both directions",
+            _ => "servers split in two",
+        });
+        trace!(
+            self,
+            "cut {kind} of server {} for {length} us ({} and {}; {side:?})",
+            node + 1,
+            any + 1,
+            other + 1
+        );
+        if kind == 0 && what {
+            self.end_connections(node);
+        }
+        if matches!(kind, 0 | 5) && leads && self.random.permille(500) {
+            self.write_on(node);
+        }
+        for from in 0..all {
+            for to in 0..all {
+                let cut = match kind {
+                    0 => from == node || to == node,
+                    1 => from == node,
+                    2 => to == node,
+                    3 => from == any && to == other,
+                    4 => (from, to) == (any, other) || (to, from) == (any, other),
+                    _ => side[from] != side[to],
+                };
+                if cut {
+                    self.block(from, to, until);
+                }
+            }
+        }
+    }
+
+    /// Clients of a leader go on writing while others may elect another one: logs grow apart. Could any
+    /// majority go on from there?
+    fn write_on(&mut self, node: usize) {
+        let election_us = self.settings.election_ms * 1000;
+        for _ in 0..self.random.between(1, 50) {
+            self.next_value += 1;
+            let number = self.history.invoke(self.now, Operation::Append { value: self.next_value });
+            let delay = self.random.between(0, election_us);
+            self.schedule(delay, Event::Ask { client: usize::MAX, number, node });
+        }
+        let delay = self.random.between(election_us / 4, 4 * election_us);
+        self.schedule(delay, Event::Suppose { again: false });
+    }
+
+    /// A server that was asked to campaign hears nothing for a while, or is cut off, and longer from one of the
+    /// others.
+    pub(super) fn obstruct(&mut self, candidate: usize) {
+        let election_us = self.settings.election_ms * 1000;
+        let length = self.random.between(election_us / 4, 3 * election_us);
+        let longer = self.random.between(length, length + 4 * election_us);
+        let (deaf, all) = (self.random.permille(500), self.nodes.len());
+        let one = (candidate + self.random.between(1, all as u64 - 1) as usize) % all;
+        trace!(
+            self,
+            "server {} is cut off (deaf: {deaf}) for {length} us, {longer} us from {}",
+            candidate + 1,
+            one + 1
+        );
+        self.count("target of a transfer out of reach");
+        if self.random.permille(300) {
+            let delay = self.random.between(0, 2 * election_us);
+            self.schedule(delay, Event::Suppose { again: false });
+        }
+        for other in 0..all {
+            self.block(other, candidate, self.now + length);
+            self.block(candidate, other, if deaf { 0 } else { self.now + length });
+        }
+        self.block(one, candidate, self.now + longer);
+        self.block(candidate, one, self.now + longer);
     }
 
     /// Followers lose the leader, for real or not, and restart while its lease may be running.
     fn coup(&mut self) {
         let (leader, length) = (self.leader_hint, self.random.between(10_000, 600_000));
         let other = (leader + self.random.between(1, 2) as usize) % self.nodes.len();
-        if self.random.permille(250) && self.nodes[leader].raft.is_some() {
-            let token = Token(self.next_token);
-            self.next_token += 1;
+        if self.random.permille(self.settings.transfers) && self.is_running(leader) {
+            let token = self.token();
             self.summary.transfers += 1;
-            self.step(leader, Input::Transfer { token, to: Some(id_of(other)) });
-            return;
+            return self.step(leader, Input::Transfer { token, to: Some(id_of(other)) });
         }
         let all = self.random.permille(500);
         trace!(self, "server {} loses {} (all: {all}) for {length} us", leader + 1, other + 1);
         for node in (0..self.nodes.len()).filter(|node| *node != leader && (all || *node == other)) {
-            self.blocked[node][leader] = self.now + length;
-            self.blocked[leader][node] = self.now + length;
+            self.block(node, leader, self.now + length);
+            self.block(leader, node, self.now + length);
             let delay = self.random.between(50, 3000);
             self.schedule(delay, Event::ConnectionLost { node, leader });
         }
@@ -93,17 +181,20 @@ impl World {
         }
     }
 
-    fn crash(&mut self, node: usize) {
+    pub(super) fn crash(&mut self, node: usize) {
         if self.nodes[node].raft.take().is_none() {
             return;
         }
+        self.count("crash");
         trace!(self, "server {} crashes", node + 1);
         let server = &mut self.nodes[node];
         server.life += 1;
         server.held.clear();
         server.asked.clear();
-        server.disk.crash(&mut self.random);
-        server.state = State::Follower;
+        if server.disk.crash(&mut self.random) {
+            self.count("append torn by a crash");
+        }
+        self.nodes[node].state = State::Follower;
         // A killed process closes its connections; a host that vanished does not.
         if self.random.permille(700) {
             self.end_connections(node);
@@ -117,89 +208,18 @@ impl World {
         self.schedule(delay, Event::Restart { node });
     }
 
-    /// Everything not synced yet is lost, and nothing more will be written; the owner restarts the server
-    /// later.
-    fn fail_disk(&mut self, node: usize) {
+    /// A write fails: the requests from the first one in the queue on are lost, and nothing more will be
+    /// written. The node is fenced; its owner restarts it later.
+    pub(super) fn fail_disk(&mut self, node: usize) {
         let disk = &mut self.nodes[node].disk;
-        let first = disk.queue.iter().find_map(|request| match request {
-            Request::Vote { seq, .. } | Request::Append { seq, .. } | Request::Truncate { seq, .. } => {
-                Some(*seq)
-            }
-            Request::Install { .. } => None,
-        });
-        let installs = disk.queue.iter().any(|request| matches!(request, Request::Install { .. }));
-        let (Some(seq), false, true) = (first, installs, self.nodes[node].raft.is_some()) else { return };
+        let Some(seq) = disk.queue.iter().find_map(Request::seq) else { return };
         trace!(self, "the disk of server {} fails", node + 1);
-        self.nodes[node].disk.queue.clear();
-        self.nodes[node].disk.syncing = 0;
-        self.nodes[node].held.clear();
+        self.count("disk failed");
+        let server = &mut self.nodes[node];
+        server.disk.queue.clear();
+        server.disk.syncing = 0;
+        server.held.clear();
         self.step(node, Input::DiskFailed { seq });
         self.crash(node);
-    }
-
-    // ---- the end ----
-
-    pub(super) fn recover(&mut self) {
-        trace!(self, "no more faults");
-        self.recovering = true;
-        for row in &mut self.blocked {
-            row.fill(0);
-        }
-        for node in 0..self.nodes.len() {
-            self.nodes[node].paused_until = 0;
-            if self.nodes[node].raft.is_none() {
-                self.boot(node);
-            }
-        }
-        self.schedule(self.settings.election_ms * 3000, Event::CheckRecovery);
-    }
-
-    /// One leader, which takes writes, and every server that replicates has everything.
-    pub(super) fn check_recovery(&mut self) {
-        if self.probe.is_some_and(|number| self.history.has_succeeded(number)) && self.has_converged() {
-            self.events.clear();
-            return;
-        }
-        if self.now > self.faults_end + RECOVERY_US {
-            let mut states = String::new();
-            for node in &self.nodes {
-                write!(states, "\n  {:?}", node.raft.as_ref().map(Raft::status)).unwrap();
-            }
-            self.fail(format!("no recovery after the last fault{states}"));
-            return;
-        }
-        self.schedule(self.settings.election_ms * 1000, Event::CheckRecovery);
-        if self.probe.is_none_or(|number| !self.history.has_succeeded(number)) {
-            self.next_value += 1;
-            let number = self.history.invoke(self.now, Operation::Append { value: self.next_value });
-            self.probe = Some(number);
-            let leads = |node: &Node| {
-                let status = node.raft.as_ref().map(Raft::status)?;
-                (status.state == State::Leader).then_some(status.term)
-            };
-            let leaders = self.nodes.iter().enumerate().filter_map(|(n, node)| Some((leads(node)?, n)));
-            if let Some((_, node)) = leaders.max() {
-                self.ask(usize::MAX, number, node);
-            }
-        }
-    }
-
-    fn has_converged(&self) -> bool {
-        let statuses: Vec<_> = self.nodes.iter().filter_map(|n| n.raft.as_ref()).map(Raft::status).collect();
-        let Some(leader) =
-            statuses.iter().filter(|status| status.state == State::Leader).max_by_key(|s| s.term)
-        else {
-            return false;
-        };
-        if !leader.configuration.is_voter(id_of(statuses.iter().position(|status| status == leader).unwrap()))
-        {
-            return false;
-        }
-        let members = leader.configuration.servers.iter().filter(|server| server.role != Role::Spare);
-        let ids: Vec<ServerId> = members.map(|server| server.id).collect();
-        ids.iter().all(|id| {
-            let status = &statuses[node_of(*id)];
-            status.commit_index == leader.last_index && status.term == leader.term
-        })
     }
 }
