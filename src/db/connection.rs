@@ -275,6 +275,9 @@ impl DatabaseConnection {
         let database = self.database.clone();
         let lane = database.lane.acquire(self.registry.status.busy_timeout()).await;
         let lane = lane.map_err(|_| failure::DATABASE_LOCKED)?;
+        if self.registry.status.is_space_low() {
+            return Err(failure::DISK_FULL.into());
+        }
         if !self.registry.status.is_ready() {
             self.confirm().await?;
         }

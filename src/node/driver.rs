@@ -132,6 +132,8 @@ pub struct Driver {
     /// A database cannot be changed before a session has rolled back.
     blocked: bool,
     tokens: u64,
+    /// Why transactions were dropped last.
+    voided_by: Refused,
     /// The proposal that is being stepped: `Accepted` moves it to `pending`.
     proposing: Option<Proposal>,
     pending: VecDeque<Pending>,
@@ -174,6 +176,7 @@ impl Driver {
             reported: Index(0),
             blocked: false,
             tokens: 0,
+            voided_by: Refused::LeadershipLost,
             proposing: None,
             pending: VecDeque::new(),
             waiting: HashMap::new(),
@@ -277,6 +280,24 @@ impl Driver {
                 self.step(Input::DiskFailed { seq })?;
                 Err(Fault(format!("writing the log failed: {error}")))
             }
+            store::Event::Full { seq, stored, error } => {
+                tracing::warn!(%error, "no space for entries of the log");
+                // Among the messages behind it are answers that say it is stored. To lose the others does no harm.
+                self.held.truncate(self.held.partition_point(|held| held.after < seq));
+                // Whatever the core asks for after it has heard of this is carried out again.
+                self.parts.store.resume();
+                self.step(Input::DiskFull { seq, stored })
+            }
+            store::Event::SpaceLow { error } => {
+                tracing::warn!(%error, "no space for more log: writes are refused, reads go on");
+                self.parts.registry.status.set_space_low(true);
+                Ok(())
+            }
+            store::Event::SpaceBack => {
+                tracing::info!("there is space for the log again: writes go on");
+                self.parts.registry.status.set_space_low(false);
+                Ok(())
+            }
             store::Event::SnapshotStored { index, size_bytes } => {
                 self.step(Input::SnapshotTaken { index, size_bytes })
             }
@@ -331,7 +352,7 @@ impl Driver {
     fn propose(&mut self, proposal: Proposal) -> Result<(), Fault> {
         if proposal.database.void_count() != proposal.void_count {
             // It was built on transactions that have been dropped since.
-            let _ = proposal.done.send(Err(Refused::LeadershipLost));
+            let _ = proposal.done.send(Err(self.voided_by));
             return Ok(());
         }
         let token = self.next_token();
@@ -472,8 +493,9 @@ impl Driver {
                     && self.pending.front().is_some_and(|own| own.token == token)
                     && let Some(own) = self.pending.pop_front()
                 {
+                    self.voided_by = refused(refusal);
                     own.database.void_speculation();
-                    let _ = own.done.send(Err(refused(refusal)));
+                    let _ = own.done.send(Err(self.voided_by));
                 }
             }
         }
@@ -482,6 +504,7 @@ impl Driver {
     /// Everything speculative is void, here and in the sessions.
     fn end_leadership(&mut self) {
         self.parts.registry.status.end_leading();
+        self.voided_by = Refused::LeadershipLost;
         for own in self.pending.drain(..) {
             let _ = own.done.send(Err(Refused::LeadershipLost));
         }
@@ -577,6 +600,7 @@ async fn sleep(duration: Option<Duration>) {
 fn refused(refusal: Refusal) -> Refused {
     match refusal {
         Refusal::NotLeader => Refused::NotLeader,
+        Refusal::DiskFull => Refused::DiskFull,
         _ => Refused::LeadershipLost,
     }
 }

@@ -6,7 +6,7 @@
 //! next.
 
 use super::directory::write_closed;
-use super::error::Error;
+use super::error::{Error, synced};
 use super::fs::Fs;
 use super::list::Listing;
 use super::segment::{Segment, Tail};
@@ -24,7 +24,7 @@ pub(super) fn truncate(fs: &dyn Fs, dir: &Path, from: Index) -> Result<(), Error
             let entries = read(fs, &path, (from.0 - name.first.0) as usize)?;
             write_closed(fs, dir, name.first, &entries).map_err(failed)?;
         }
-        fs.remove(&path).and_then(|()| fs.sync_dir(dir)).map_err(failed)?;
+        fs.remove(&path).and_then(|()| synced(fs.sync_dir(dir))).map_err(failed)?;
     }
     Ok(())
 }
