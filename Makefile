@@ -53,8 +53,8 @@ kill9: deps stage ## 200 rounds of writers and kill -9 (KILL9_ROUNDS=, KILL9_SEE
 compare: deps stage ## Size, memory and latency beside Debian's C library
 	@sh c-tests/compare/compare.sh
 
-faults: deps stage ## 100 faults in clusters of 3 and of 5 nodes under load (FAULT_ROUNDS=, FAULT_SEED=)
-	@FAULT_ROUNDS=$${FAULT_ROUNDS:-100} sh tests/dropin/faults.sh
+faults: deps stage ## 100 kills of the leader, 50 pauses, 50 partitions; 3 and 5 nodes under load (FAULT_ROUNDS=, FAULT_SEED=)
+	@FAULT_ROUNDS=$${FAULT_ROUNDS:-100} FAULT_STALLED_S=$${FAULT_STALLED_S:-60} sh tests/dropin/faults.sh
 
 mixed: deps stage ## Clusters of our nodes and Debian's, the long form (MIXED_ROUNDS=, MIXED_SECONDS=)
 	@MIXED_ROUNDS=$${MIXED_ROUNDS:-5} MIXED_SECONDS=$${MIXED_SECONDS:-60} sh tests/dropin/mixed.sh

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-PACKAGES="gcc g++ make pkg-config libsqlite3-dev libsqlite3-0 valgrind zstd curl libdqlite0 go-dqlite python3 python3-venv"
+PACKAGES="gcc g++ make pkg-config libsqlite3-dev libsqlite3-0 valgrind zstd curl libdqlite0 go-dqlite python3 python3-venv iproute2"
 PYTHON_CLIENT="dqlite-dbapi==0.8.0"
 
 as_root() {

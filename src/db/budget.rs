@@ -64,9 +64,14 @@ impl Budget {
         *self.state.lock() = State::starting();
     }
 
+    /// Whether the leadership under which the connection was opened is over. Its statements are interrupted.
+    pub fn leadership_ended(&self) -> bool {
+        self.status.current_period() != self.period
+    }
+
     /// True if the statement must be interrupted. Called from within SQLite, between two of its instructions.
     pub fn check(&self) -> bool {
-        if self.status.is_stopping() || self.status.current_period() != self.period {
+        if self.status.is_stopping() || self.leadership_ended() {
             return true;
         }
         let now = Instant::now();

@@ -11,7 +11,7 @@ use super::budget::{Budget, ClientWatch};
 use super::lane::LaneGuard;
 use super::query::Query;
 use super::registry::{Database, Registry};
-use super::{CANTOPEN, Failure, Proposal, Refused, Request, command};
+use super::{CANTOPEN, Failure, INTERRUPT, Proposal, Refused, Request, command};
 use crate::config::{PIPELINE_BYTES_MAX, PIPELINE_TRANSACTIONS_MAX};
 use crate::sqlite::{self, Statement, Step, TransactionState};
 use crate::vfs::{VfsConnection, View};
@@ -38,6 +38,8 @@ pub struct Prepared {
 struct Gate {
     /// The newest transaction that existed when the speculative view was entered.
     base: Option<u64>,
+    /// Nobody has confirmed yet that this node still led then. The commit of an own transaction does.
+    unconfirmed: bool,
     /// The outcome of the newest transaction of this request.
     own: Option<oneshot::Receiver<Result<(), Refused>>>,
     /// Transactions of this request.
@@ -143,15 +145,13 @@ impl DatabaseConnection {
     /// EXEC_SQL: every statement of the text, with one list of parameters consumed from left to right.
     pub async fn exec_sql(&mut self, sql: Bytes, params: Params) -> Result<ExecResult, Failure> {
         self.begin_request();
-        self.confirm_read().await?;
         let outcome = self.exec_all(&sql, params).await;
         self.finish(outcome).await
     }
 
     async fn exec_all(&mut self, mut sql: &[u8], mut params: Params) -> Result<(), Failure> {
         loop {
-            self.budget.restart();
-            let (statement, tail_offset) = self.compile_first(sql)?;
+            let (statement, tail_offset) = self.compile_confirmed(sql).await?;
             match statement {
                 Some(mut statement) => self.exec_statement(&mut statement, &mut params).await?,
                 None => return Ok(()),
@@ -170,9 +170,7 @@ impl DatabaseConnection {
     /// QUERY_SQL: exactly one statement.
     pub async fn query_sql(&mut self, sql: &[u8], params: Params) -> Result<Query, Failure> {
         self.begin_request();
-        self.confirm_read().await?;
-        self.budget.restart();
-        let (statement, tail_offset) = self.compile_first(sql)?;
+        let (statement, tail_offset) = self.compile_confirmed(sql).await?;
         let statement = statement.ok_or(failure::EMPTY_STATEMENT)?;
         if self.has_statement(&sql[tail_offset..]) {
             return Err(failure::NONEMPTY_TAIL.into());
@@ -225,9 +223,27 @@ impl DatabaseConnection {
     async fn finish(&mut self, outcome: Result<(), Failure>) -> Result<ExecResult, Failure> {
         let sqlite = self.sqlite()?;
         let (last_insert_id, rows_affected) = (sqlite.last_insert_rowid(), sqlite.changes());
+        let proposals = self.gate.proposals;
         self.leave()?;
         self.settle().await?;
-        outcome.map(|()| ExecResult { last_insert_id, rows_affected })
+        match outcome {
+            Ok(()) => Ok(ExecResult { last_insert_id, rows_affected }),
+            // What the same request wrote before stands.
+            Err(failure) if proposals > 0 && self.was_cut_off(&failure) => {
+                Err(Refused::LeadershipLost.into())
+            }
+            Err(failure) => Err(self.explain(failure)),
+        }
+    }
+
+    /// What a client is told of a failure: a statement that was stopped because leadership ended did not fail
+    /// for a reason of its own, and can be repeated elsewhere.
+    pub fn explain(&self, failure: Failure) -> Failure {
+        if self.was_cut_off(&failure) { Refused::NotLeader.into() } else { failure }
+    }
+
+    fn was_cut_off(&self, failure: &Failure) -> bool {
+        failure.code == INTERRUPT && self.budget.leadership_ended()
     }
 
     async fn exec_statement(
@@ -275,6 +291,10 @@ impl DatabaseConnection {
         let database = self.database.clone();
         let lane = database.lane.acquire(self.registry.status.busy_timeout()).await;
         let lane = lane.map_err(|_| failure::DATABASE_LOCKED)?;
+        if self.budget.leadership_ended() {
+            // This node may lead again, but the session is to begin anew: see the gateway.
+            return Err(Refused::NotLeader.into());
+        }
         if self.registry.status.is_space_low() {
             return Err(failure::DISK_FULL.into());
         }
@@ -298,6 +318,7 @@ impl DatabaseConnection {
             self.sqlite()?.set_view(View::Speculative)?;
         }
         self.gate.base = Some(base);
+        self.gate.unconfirmed = !self.confirmed && !self.registry.status.has_lease();
         Ok(())
     }
 
@@ -320,7 +341,10 @@ impl DatabaseConnection {
         let (done, confirmed) = oneshot::channel();
         // As with proposals: the outcome reports a node that has stopped.
         let _ = self.requests.send(Request::Read { done }).await;
-        confirmed.await.unwrap_or(Err(Refused::LeadershipLost)).map_err(Failure::from)
+        // Whatever the reason: nothing of this request is in any log.
+        confirmed.await.unwrap_or(Err(Refused::NotLeader)).map_err(|_| Refused::NotLeader)?;
+        self.confirmed = true;
+        Ok(())
     }
 
     /// After a statement ran: the transaction it closed, if any, goes to the log in the order of execution.
@@ -382,7 +406,7 @@ impl DatabaseConnection {
     async fn settle(&mut self) -> Result<(), Failure> {
         let gate = std::mem::take(&mut self.gate);
         let Some(own) = gate.own else {
-            self.gate.base = gate.base;
+            self.gate = gate;
             return self.settle_base().await;
         };
         match own.await.unwrap_or(Err(Refused::LeadershipLost)) {
@@ -394,16 +418,32 @@ impl DatabaseConnection {
     }
 
     async fn settle_base(&mut self) -> Result<(), Failure> {
-        let Some(base) = self.gate.base.take() else { return Ok(()) };
-        self.database
-            .wait_published(self.void_count, |published| published >= base)
-            .await
-            .map_err(Failure::from)
+        if let Some(base) = self.gate.base.take() {
+            self.database.wait_published(self.void_count, |published| published >= base).await?;
+        }
+        // A failure, or a change of no rows, tells as much about the database as rows do.
+        if std::mem::take(&mut self.gate.unconfirmed) {
+            self.confirm().await?;
+        }
+        Ok(())
     }
 
     fn take_statement(&mut self, id: u32) -> Result<Statement, Failure> {
         let slot = self.statements.get_mut(id as usize);
         slot.and_then(Option::take).ok_or_else(|| failure::NO_STATEMENT.into())
+    }
+
+    /// Compiles the first statement of a text. One that writes is confirmed by its commit, one that reads
+    /// before it runs, and one that does not compile before the client is told so: the schema may be newer
+    /// elsewhere. With the lane, what was executed before is confirmed together with it.
+    async fn compile_confirmed(&mut self, sql: &[u8]) -> Result<(Option<Statement>, usize), Failure> {
+        self.budget.restart();
+        let compiled = self.compile_first(sql);
+        if compiled.is_ok() || self.confirmed || self.lane.is_some() {
+            return compiled;
+        }
+        self.confirm_read().await?;
+        self.compile_first(sql)
     }
 
     /// Compiles the first statement of a text, if it has one, skipping what compiles to nothing before it.

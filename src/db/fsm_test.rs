@@ -213,7 +213,7 @@ fn what_was_speculative_is_void_after_a_restore() {
     assert!(session.database.vfs.drained());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let waited = runtime.block_on(session.database.wait_published(void_count, |_| true));
-    assert_eq!(waited, Err(crate::db::Refused::LeadershipLost));
+    assert_eq!(waited, Err(crate::db::Refused::NotLeader));
     // Whoever comes next waits for nothing that will never be published.
     let (now, proposed) = (session.database.void_count(), session.database.proposed());
     let waited = runtime.block_on(session.database.wait_published(now, |published| published >= proposed));

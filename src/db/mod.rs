@@ -57,12 +57,13 @@ pub enum Request {
     },
 }
 
-/// Why a transaction was not committed here.
+/// Why a request was not carried out here. Clients may repeat what was refused with `NotLeader`, so it is
+/// never said of a request of which anything may have reached the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// This node does not lead: nothing was appended anywhere.
+    /// This node does not lead, or does no longer: nothing of the request is in any log.
     NotLeader,
-    /// Leadership ended while the transaction waited: its outcome is unknown.
+    /// Leadership ended while a transaction of the request waited for its commit: its outcome is unknown.
     LeadershipLost,
     /// The disk is full: the transaction is nowhere.
     DiskFull,
@@ -77,6 +78,8 @@ pub struct Failure {
     pub text: Cow<'static, str>,
 }
 
+/// SQLITE_INTERRUPT: a statement was stopped.
+const INTERRUPT: u64 = 9;
 /// SQLITE_CANTOPEN: the database cannot be created or opened under this name.
 const CANTOPEN: u64 = 14;
 

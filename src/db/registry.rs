@@ -92,7 +92,7 @@ impl Database {
         if *doomed {
             *doomed = !self.drop_speculation();
         }
-        if *doomed { Err(Refused::LeadershipLost) } else { Ok(self.void_count()) }
+        if *doomed { Err(Refused::NotLeader) } else { Ok(self.void_count()) }
     }
 
     /// The holder of the lane is about to leave it. If everything speculative became void since it began, so
@@ -124,7 +124,7 @@ impl Database {
     }
 
     /// Waits until `done` holds for the newest published transaction. Fails when transactions that existed at
-    /// `void_count` have become void.
+    /// `void_count` have become void: what was computed from them never happened.
     pub async fn wait_published(
         &self,
         void_count: u64,
@@ -136,7 +136,7 @@ impl Database {
             // Registered before the check, so that no notification between check and wait is missed.
             progress.as_mut().enable();
             if self.void_count() != void_count {
-                return Err(Refused::LeadershipLost);
+                return Err(Refused::NotLeader);
             }
             if done(self.published.load(Ordering::Acquire)) {
                 return Ok(());

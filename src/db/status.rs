@@ -15,6 +15,8 @@ pub struct Status {
     lease_until_ms: AtomicU64,
     /// Counts the times leadership ended: database connections of an earlier period are void.
     period: watch::Sender<u64>,
+    /// A transfer of this node's leadership is under way: who leads next is known when it ends.
+    transferring: watch::Sender<bool>,
     stopping: AtomicBool,
     space_is_low: AtomicBool,
     busy_timeout_ms: AtomicU32,
@@ -29,6 +31,7 @@ impl Default for Status {
             ready: AtomicBool::new(false),
             lease_until_ms: AtomicU64::new(0),
             period: watch::Sender::new(0),
+            transferring: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
             space_is_low: AtomicBool::new(false),
             busy_timeout_ms: AtomicU32::new(0),
@@ -78,6 +81,17 @@ impl Status {
         if self.leading.swap(false, Ordering::AcqRel) {
             self.period.send_modify(|period| *period += 1);
         }
+    }
+
+    /// Whether this node's leadership is on its way to another one.
+    pub fn set_transferring(&self, transferring: bool) {
+        self.transferring.send_if_modified(|before| std::mem::replace(before, transferring) != transferring);
+    }
+
+    /// Waits until no transfer is under way. A transfer has a deadline.
+    pub async fn transfer_ended(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.transferring.subscribe().wait_for(|transferring| !transferring).await;
     }
 
     /// Number of the current period of leadership.

@@ -176,7 +176,7 @@ impl Driver {
             reported: Index(0),
             blocked: false,
             tokens: 0,
-            voided_by: Refused::LeadershipLost,
+            voided_by: Refused::NotLeader,
             proposing: None,
             pending: VecDeque::new(),
             waiting: HashMap::new(),
@@ -218,6 +218,7 @@ impl Driver {
     /// Ends leadership and closes the log, so that the next start finds it whole.
     pub fn close(mut self) {
         self.end_leadership();
+        self.parts.registry.status.set_transferring(false);
         drop(self.parts.peers);
         if let Err(error) = self.parts.store.stop() {
             self.parts.fence.raise(error.to_string());
@@ -228,6 +229,9 @@ impl Driver {
         let parts = &mut self.parts;
         // Clients wait in their bounded queue while the disk is behind; everything else goes on.
         let disk_has_room = parts.store.queued_bytes() < DISK_QUEUE_BYTES_MAX;
+        // Nor is anything refused because of a transfer. When that has ended, either this server goes on, or
+        // clients who are refused will find the new leader at once.
+        let decided = !parts.core.is_transferring();
         let now_ms = parts.registry.status.now_ms();
         let deadline = parts.core.deadline().map(|Time(ms)| Duration::from_millis(ms.saturating_sub(now_ms)));
         tokio::select! {
@@ -239,7 +243,7 @@ impl Driver {
             Some(read) = self.snapshots.1.recv() => Event::SnapshotRead(read),
             Some(inbound) = parts.inbound.recv(), if disk_has_room => Event::Inbound(inbound),
             Some(order) = parts.orders.recv() => Event::Order(order),
-            Some(request) = parts.requests.recv(), if disk_has_room => Event::Request(request),
+            Some(request) = parts.requests.recv(), if disk_has_room && decided => Event::Request(request),
             () = sleep(self.blocked.then_some(Duration::from_millis(APPLY_RETRY_MS))) => Event::Retry,
         }
     }
@@ -394,7 +398,9 @@ impl Driver {
         }
         let core = &self.parts.core;
         let leased = core.lease_until().filter(|_| self.applied == self.committed);
-        self.parts.registry.status.publish(core.is_ready_to_execute(), leased.map_or(0, |Time(ms)| ms));
+        let status = &self.parts.registry.status;
+        status.publish(core.is_ready_to_execute(), leased.map_or(0, |Time(ms)| ms));
+        status.set_transferring(core.is_transferring());
         match self.parts.registry.vfs().fault() {
             Some(fault) => Err(Fault(fault)),
             None => Ok(()),
@@ -504,7 +510,7 @@ impl Driver {
     /// Everything speculative is void, here and in the sessions.
     fn end_leadership(&mut self) {
         self.parts.registry.status.end_leading();
-        self.voided_by = Refused::LeadershipLost;
+        self.voided_by = Refused::NotLeader;
         for own in self.pending.drain(..) {
             let _ = own.done.send(Err(Refused::LeadershipLost));
         }

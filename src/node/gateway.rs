@@ -89,7 +89,23 @@ impl Session {
         if let Err(Failure { code, text }) = outcome {
             response::failure(&mut self.out, code, text.as_bytes());
         }
-        self.client.send(&mut self.out).await
+        self.send(None).await.map(drop)
+    }
+
+    /// Writes what is in the buffer, as fast as the client takes it. If leadership ends before that, the
+    /// query is lost and everything else that the session has open: locks of a client that does not read must
+    /// not keep this node from following the next leader.
+    async fn send(&mut self, query: Option<Query>) -> Result<Option<Query>, Closed> {
+        let sending = self.client.send(&mut self.out);
+        tokio::pin!(sending);
+        tokio::select! {
+            biased;
+            sent = &mut sending => return sent.map(|()| query),
+            Ok(()) = self.period.changed() => {}
+        }
+        drop(query);
+        self.connection = None;
+        sending.await.map(|()| None)
     }
 
     /// The next request. Meanwhile an open transaction is rolled back if leadership ends.
@@ -119,23 +135,23 @@ impl Session {
 
     async fn answer_at_once(&mut self, request: Request) -> Result<(), Failure> {
         match request {
-            Request::Leader => self.leader(),
+            Request::Leader => self.leader().await,
             Request::Client { .. } => response::welcome(&mut self.out, CLIENT_HEARTBEAT_TIMEOUT_MS),
-            Request::Open { name, .. } => self.open(&name)?,
+            Request::Open { name, .. } => self.open(&name).await?,
             Request::Prepare { db, sql, schema } => {
                 let allow_tail = schema == Schema::V1;
-                let stmt = self.leading()?.connection(db)?.prepare(&sql, allow_tail).await?;
+                let stmt = self.leading().await?.connection(db)?.prepare(&sql, allow_tail).await?;
                 let (parameters, tail_offset) = (stmt.parameters, stmt.tail_offset as u64);
                 let stmt = Stmt { db: 0, id: stmt.id, params: parameters, tail_offset };
                 response::stmt(&mut self.out, schema, stmt);
             }
             Request::Exec(exec) => {
-                let connection = self.leading()?.connection(exec.db.into())?;
+                let connection = self.leading().await?.connection(exec.db.into())?;
                 let result = connection.exec(exec.statement, exec.params).await?;
                 self.result(result);
             }
             Request::ExecSql(exec) => {
-                let connection = self.leading()?.connection(exec.db)?;
+                let connection = self.leading().await?.connection(exec.db)?;
                 let result = connection.exec_sql(exec.sql, exec.params).await?;
                 self.result(result);
             }
@@ -174,8 +190,15 @@ impl Session {
         Ok(())
     }
 
-    fn leading(&mut self) -> Result<&mut Session, Failure> {
-        if self.shared.registry.status.is_leading() { Ok(self) } else { Err(failure::NOT_LEADER.into()) }
+    /// Who is refused looks for the new leader, and gives up if it fails to find one a few times: so a
+    /// refusal waits until there is one, if this node handed over.
+    async fn leading(&mut self) -> Result<&mut Session, Failure> {
+        let status = &self.shared.registry.status;
+        if status.is_leading() {
+            return Ok(self);
+        }
+        status.transfer_ended().await;
+        Err(failure::NOT_LEADER.into())
     }
 
     fn connection(&mut self, db: u64) -> Result<&mut DatabaseConnection, Failure> {
@@ -183,8 +206,12 @@ impl Session {
         open.ok_or_else(|| failure::NO_DATABASE.into())
     }
 
-    fn leader(&mut self) {
-        let leader = self.shared.membership.leader();
+    async fn leader(&mut self) {
+        let mut leader = self.shared.membership.leader();
+        if leader.is_none() {
+            self.shared.registry.status.transfer_ended().await;
+            leader = self.shared.membership.leader();
+        }
         let (id, address) = leader.as_ref().map_or((0, ""), |s| (s.id.0, s.address.as_str()));
         match self.protocol {
             Protocol::Current => response::server(&mut self.out, id, address.as_bytes()),
@@ -192,8 +219,8 @@ impl Session {
         }
     }
 
-    fn open(&mut self, name: &Bytes) -> Result<(), Failure> {
-        self.leading()?;
+    async fn open(&mut self, name: &Bytes) -> Result<(), Failure> {
+        self.leading().await?;
         if self.connection.is_some() {
             return Err(failure::ALREADY_OPEN.into());
         }
@@ -222,7 +249,7 @@ impl Session {
     }
 
     async fn answer_query(&mut self, request: Request) -> Result<Result<(), Failure>, Closed> {
-        let begun = match self.leading() {
+        let begun = match self.leading().await {
             Ok(session) => session.begin_query(request).await,
             Err(failure) => Err(failure),
         };
@@ -257,7 +284,10 @@ impl Session {
             if let Err(failure) = connection.resume_query().await {
                 break Some(Some(failure));
             }
-            self.client.send(&mut self.out).await?;
+            query = match self.send(Some(query)).await? {
+                Some(query) => query,
+                None => return Ok(Err(failure::NOT_LEADER.into())),
+            };
             if self.client.verdict() == Verdict::Stop {
                 break Some(None);
             }
@@ -271,7 +301,7 @@ impl Session {
                 self.out.clear();
                 Ok(Err(failure))
             }
-            (Some(Some(failure)), Ok(())) => Ok(Err(failure)),
+            (Some(Some(failure)), Ok(())) => Ok(Err(connection.explain(failure))),
             (Some(None), Ok(())) => {
                 self.out.clear();
                 self.client.take_interrupt().await?;
@@ -298,7 +328,7 @@ impl Session {
         response::file_head(&mut self.out, files[0]);
         for pages in image.pages.chunks(DUMP_CHUNK_PAGES) {
             pages.iter().for_each(|page| self.out.extend_from_slice(&page[..]));
-            self.client.send(&mut self.out).await?;
+            self.send(None).await?;
         }
         response::file_head(&mut self.out, files[1]);
         Ok(Ok(()))
@@ -310,12 +340,17 @@ impl Session {
 
     /// Has the Raft thread change the cluster, and waits until that is done.
     async fn order(&mut self, kind: OrderKind) -> Result<(), Failure> {
-        self.leading()?;
+        self.leading().await?;
         let (done, outcome) = oneshot::channel();
         // The queue is closed only once the node has stopped; then the outcome reports it.
         let _ = self.shared.orders.send(Order { kind, done }).await;
         match outcome.await {
             Ok(Ok(())) => {
+                response::empty(&mut self.out);
+                Ok(())
+            }
+            // Somebody else leads than was meant to, but this node does not: C calls it done.
+            Ok(Err(Refusal::NotTransferred)) if !self.shared.registry.status.is_leading() => {
                 response::empty(&mut self.out);
                 Ok(())
             }

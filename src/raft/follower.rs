@@ -208,8 +208,9 @@ impl Raft {
             return;
         }
         self.follow(message.term, from.clone(), out);
-        if self.installation.is_some() || self.snapshots.is_in_progress() {
-            // Busy; the leader tries again.
+        if self.installation.is_some() {
+            // The log is about to be replaced and says nothing.
+            self.next_installation = Some((from, message));
             return;
         }
         let present = last_index <= self.commit_index || self.log.term_at(last_index) == Some(last_term);
@@ -219,6 +220,10 @@ impl Raft {
             // A full disk may owe us what is committed.
             let stored = last_index.min(self.persistence.last_index());
             self.answer(&from, self.result(Index(0), stored, Stamp(0)), in_flight, out);
+            return;
+        }
+        if self.snapshots.is_in_progress() {
+            self.next_installation = Some((from, message));
             return;
         }
         let point = SnapshotPoint {
@@ -251,7 +256,16 @@ impl Raft {
             let last_index = if ok { index } else { self.persistence.persisted_index() };
             self.answer(&leader, self.result(rejected, last_index, Stamp(0)), None, out);
         }
+        self.receive_next_installation(out);
         Ok(())
+    }
+
+    /// The snapshot that came while this server was busy with another one. Its leader waits for an answer,
+    /// for long: sending a snapshot again is expensive.
+    pub(super) fn receive_next_installation(&mut self, out: &mut Outputs) {
+        if let Some((from, message)) = self.next_installation.take() {
+            self.receive_install_snapshot(from, message, out);
+        }
     }
 
     /// The snapshot takes the place of the whole log (dissertation 5.3).

@@ -7,6 +7,7 @@ use super::leader::Leader;
 use super::message::{Message, TimeoutNow};
 use super::output::{Output, Outputs, Refusal};
 use super::planted::Bug;
+use super::progress::Mode;
 use super::types::{Entry, EntryKind, Index, Role, ServerId, Time, Token};
 use super::{Raft, Standing, StepError};
 use crate::config::{CATCH_UP_ROUND_MS_MAX, CATCH_UP_ROUNDS_MAX, CONFIGURATION_SIZE_MAX};
@@ -209,8 +210,12 @@ impl Raft {
             Some(to) if others().any(|voter| voter.id == to) => Ok(to),
             Some(_) => Err(Refusal::BadId),
             None => {
-                let matched = |id| leader.progress.get(&id).map(|progress| progress.matched);
-                let best = others().max_by_key(|voter| matched(voter.id));
+                // Of two with the same log, one may be gone: it has answered nothing lately.
+                let rank = |id| {
+                    let progress = leader.progress.get(&id)?;
+                    Some((progress.mode == Mode::Pipeline, progress.matched, progress.stamp))
+                };
+                let best = others().max_by_key(|voter| rank(voter.id));
                 best.map(|voter| voter.id).ok_or(Refusal::NoOtherVoter)
             }
         }
@@ -248,6 +253,12 @@ impl Raft {
         if let Some(Transfer { token, .. }) = self.transfer.take() {
             out.push(Output::Complete { token, result: Err(Refusal::NotTransferred) });
         }
+    }
+
+    /// Whether the leadership of this server is on its way to another one. That goes on after it has stepped
+    /// down, until it hears from a leader, and ends after an election timeout in any case.
+    pub fn is_transferring(&self) -> bool {
+        self.transfer.is_some()
     }
 
     /// When a transfer has had its time.

@@ -88,6 +88,8 @@ pub struct Raft {
     installation: Option<Installation>,
     /// The disk was full, and is tried again then.
     full_until: Option<Time>,
+    /// The newest snapshot that arrived during an installation, or while one of our own was written.
+    next_installation: Option<(Peer, message::InstallSnapshot)>,
     #[cfg(feature = "planted-bugs")]
     bug: Option<Bug>,
 }
@@ -157,6 +159,7 @@ impl Raft {
             snapshots: SnapshotSchedule::default(),
             installation: None,
             full_until: None,
+            next_installation: None,
             #[cfg(feature = "planted-bugs")]
             bug: None,
         }
@@ -193,8 +196,8 @@ impl Raft {
             Input::Change { token, change } => self.change(token, change, out)?,
             Input::Transfer { token, to } => self.start_transfer(token, to, out),
             Input::Applied { index } => self.applied(index, out)?,
-            Input::SnapshotTaken { index, size_bytes } => self.snapshot_taken(index, size_bytes)?,
-            Input::SnapshotFailed { index } => self.snapshot_failed(index)?,
+            Input::SnapshotTaken { index, size_bytes } => self.snapshot_taken(index, size_bytes, out)?,
+            Input::SnapshotFailed { index } => self.snapshot_failed(index, out)?,
             Input::SnapshotSent { to, ok } => self.snapshot_sent(to, ok),
             Input::SnapshotInstalled { index, ok } => self.snapshot_installed(index, ok, out)?,
         }

@@ -9,7 +9,7 @@ use super::message::{AppendEntries, AppendEntriesResult, Message};
 use super::output::{Output, Outputs};
 use super::planted::Bug;
 use super::progress::{Mode, Progress};
-use super::types::{Entry, Index, Role, ServerId, Term, Time};
+use super::types::{Entry, Index, Role, ServerId, Stamp, Term, Time};
 use super::{Raft, Standing};
 use crate::config::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, INSTALL_SNAPSHOT_TIMEOUT_MS};
 
@@ -96,7 +96,11 @@ impl Raft {
             if progress.mode == Mode::Pipeline && ignores_refusal {
                 return;
             }
-            progress.rejected(result.rejected, result.last_index);
+            // A heartbeat that was refused where the snapshot ends does not refuse the snapshot.
+            let of_heartbeat = stamp.is_some_and(|stamp| stamp > Stamp(0));
+            if !(of_heartbeat && matches!(progress.mode, Mode::Snapshot { .. })) {
+                progress.rejected(result.rejected, result.last_index);
+            }
         } else {
             // The follower's log may be longer than ours, of an older term.
             let last = result.last_index.min(self.log.last_index());
@@ -260,11 +264,13 @@ impl Sender<'_> {
         leases: &mut Leases,
     ) -> AppendEntries {
         let stamp = leases.stamp(self.now);
+        // A C server applies whatever it stores up to this index, also entries of others behind the message.
+        let end = Index(prev_index.0 + entries.len() as u64);
         AppendEntries {
             term: self.term,
             prev_index,
             prev_term,
-            leader_commit: self.commit_index,
+            leader_commit: self.commit_index.min(end),
             entries,
             stamp,
         }

@@ -66,16 +66,24 @@ impl Raft {
         out.push(Output::TakeSnapshot { index, term, configuration, configuration_index });
     }
 
-    pub(super) fn snapshot_taken(&mut self, index: Index, size_bytes: u64) -> Result<(), StepError> {
+    pub(super) fn snapshot_taken(
+        &mut self,
+        index: Index,
+        size_bytes: u64,
+        out: &mut Outputs,
+    ) -> Result<(), StepError> {
         let term = self.finish_snapshot(index)?;
         self.log.set_snapshot(index, term);
         let trailing = self.trailing(size_bytes);
         self.log.drop_through(Index(index.0.saturating_sub(trailing)));
+        self.receive_next_installation(out);
         Ok(())
     }
 
-    pub(super) fn snapshot_failed(&mut self, index: Index) -> Result<(), StepError> {
-        self.finish_snapshot(index).map(|_| ())
+    pub(super) fn snapshot_failed(&mut self, index: Index, out: &mut Outputs) -> Result<(), StepError> {
+        self.finish_snapshot(index)?;
+        self.receive_next_installation(out);
+        Ok(())
     }
 
     fn finish_snapshot(&mut self, index: Index) -> Result<Term, StepError> {

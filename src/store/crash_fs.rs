@@ -1,18 +1,18 @@
-//! A file system in memory that loses power: for every moment it can tell which directories a restart may find.
+//! A file system in memory that loses power: it can tell which directories a restart may find.
 //!
 //! What it promises is what the store may rely on, and no more:
 //!
 //! * `sync_data` makes the bytes of a file durable and every growth of it; `sync` also makes it shorter;
 //!   `sync_dir` makes names durable. Nothing else does, in whatever order things were done.
 //! * Of what is not durable **any part** survives: each sector of a write, each change of a size and each
-//!   creation, renaming and removal for itself. Bytes that were not written within a surviving size are zeros.
+//!   creation, renaming and removal for itself. Bytes within a surviving size that were not written are 0.
 //! * A sector may be torn anywhere: of its new bytes a part is there, and in place of the others the old ones
 //!   or zeros. Bytes that no write covered stay as they are, also in the same sector.
 //! * A renaming happens or does not. Changes of one name happen in their order: a later one is not there
 //!   without the earlier ones.
 //!
-//! A process that is killed loses nothing of this: [`Model`] with all its pending changes is what the next one
-//! starts from, and the power may fail later.
+//! A process that is killed loses nothing of this: [`Model`] with all its pending changes is what the next
+//! one starts from, and the power may fail later.
 
 use super::fs::{Existing, File, Fs};
 use parking_lot::Mutex;

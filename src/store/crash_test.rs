@@ -2,8 +2,9 @@
 //!
 //! A life is a start, requests and an end, all from a seed. Before each operation the file system is kept,
 //! together with what had been asked for and what had been reported. From each of these points restarts are
-//! tried: nothing of what was pending survives, everything, each single change does or does not, torn sectors,
-//! and random parts. Some of them go on with a second life, which may crash from its first operation on.
+//! tried: nothing of what was pending survives, everything, each single change does or does not, torn
+//! sectors, and random parts. Some of them go on with a second life, which may crash from its first operation
+//! on.
 //!
 //! `CRASH_IMAGES=` sets how many directories are tried, `CRASH_SEED=` where the seeds begin.
 
@@ -140,7 +141,7 @@ impl Expected {
             return Ok(());
         }
         let mut text = format!(
-            "term {}, vote {:?}, snapshot {:?}, log {} to {}\nexpected, after one of these, the first was reported:",
+            "term {}, vote {:?}, snapshot {:?}, log {} to {}\nexpected after one of these:",
             loaded.term,
             loaded.voted_for,
             loaded.snapshot.as_ref().map(|snapshot| snapshot.point.index),
@@ -533,7 +534,7 @@ fn a_crash_anywhere_leaves_everything_that_was_reported() {
     std::io::stderr().write_all(text.as_bytes()).unwrap();
 }
 
-/// What a missing sync looks like: the disk only pretends to do it. This also shows that each of them is needed.
+/// What a missing sync looks like: the disk only pretends to do it. This also shows that each is needed.
 #[test]
 fn a_sync_that_is_left_out_is_missed() {
     for lie in [

@@ -17,8 +17,6 @@
 #[cfg(test)]
 mod crash_fs;
 mod crc;
-#[cfg(test)]
-mod damage_test;
 mod directory;
 mod error;
 pub mod fs;

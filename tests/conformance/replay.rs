@@ -1,7 +1,8 @@
 //! Replays recorded client connections against a node and compares every byte it answers.
 //!
 //! A transcript is one file of `wire/`, described by the README there. Connections are opened when they are
-//! first named; steps are played in order. What the node may do otherwise than the recorded one is passed in
+//! first named; steps are played in order. What is not in a transcript, where nodes are and when they die, is
+//! asked of [`Nodes`]. What the node may do otherwise than the recorded one is passed in
 //! as [`Difference`]s; anything else is a [`Mismatch`].
 
 use std::collections::BTreeMap;
@@ -154,11 +155,27 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Plays a transcript against the node at its address.
-pub fn replay(fixture: &Fixture, differences: &[Difference]) -> Result<(), Mismatch> {
+/// The nodes that a transcript is played against.
+pub trait Nodes {
+    /// Where a connection of this name goes to.
+    fn address(&self, connection: &str) -> &str;
+
+    /// Brings the nodes into the state that was recorded at a step, before it is played.
+    fn before(&mut self, _step: usize) {}
+}
+
+/// Plays a transcript.
+pub fn replay(fixture: &Fixture, differences: &[Difference], nodes: &mut impl Nodes) -> Result<(), Mismatch> {
     let mut connections = BTreeMap::new();
     let mut step = 0;
     while step < fixture.steps.len() {
+        nodes.before(step);
+        let name = &fixture.steps[step].connection;
+        if !connections.contains_key(name) {
+            let stream = connect(nodes.address(name));
+            let stream = stream.map_err(|error| Mismatch { step, problem: format!("connect: {error}") })?;
+            connections.insert(name.clone(), stream);
+        }
         let difference = differences.iter().find(|d| d.case == fixture.case && d.step == step);
         step = play(fixture, step, difference.map(|d| &d.instead), &mut connections)
             .map_err(|problem| Mismatch { step, problem })?;
@@ -186,10 +203,6 @@ fn play(
     connections: &mut BTreeMap<String, TcpStream>,
 ) -> Result<usize, String> {
     let step = &fixture.steps[index];
-    if !connections.contains_key(&step.connection) {
-        let stream = connect(&fixture.node.address).map_err(|error| format!("connect: {error}"))?;
-        connections.insert(step.connection.clone(), stream);
-    }
     let stream = connections.get_mut(&step.connection).unwrap();
     match (step.op, instead) {
         (Op::ServerClosed, None) => {

@@ -12,15 +12,25 @@ pub struct NotReplayed {
     pub why: &'static str,
 }
 
-pub const CLUSTERS: &[NotReplayed] = &[
-    NotReplayed { case: "cluster-3-nodes", why: "needs three nodes" },
-    NotReplayed { case: "follower", why: "needs three nodes" },
-    NotReplayed { case: "leadership-lost", why: "needs three nodes" },
-    NotReplayed {
-        case: "membership",
-        why: "ADD, ASSIGN and REMOVE are answered once clusters are available",
+/// A transcript that was recorded in a cluster of three.
+pub struct InACluster {
+    pub case: &'static str,
+    /// Which node each connection goes to, as the note in the transcript says.
+    pub connections: &'static [(&'static str, usize)],
+    /// Before this step nodes 2 and 3 were killed.
+    pub only_node_1_from: Option<usize>,
+}
+
+/// In the order of the recording: each one found the cluster as the one before had left it.
+pub const IN_A_CLUSTER: &[InACluster] = &[
+    InACluster { case: "cluster-3-nodes", connections: &[("A", 1)], only_node_1_from: None },
+    InACluster { case: "follower", connections: &[("A", 2)], only_node_1_from: None },
+    InACluster {
+        case: "leadership-lost",
+        connections: &[("A", 1), ("B", 1), ("C", 2)],
+        only_node_1_from: None,
     },
-    NotReplayed { case: "quorum-lost", why: "needs three nodes" },
+    InACluster { case: "quorum-lost", connections: &[("A", 1)], only_node_1_from: Some(5) },
 ];
 
 /// Cases where 1.11.1 and 1.18.6 answered the same requests differently: the transcript of 1.18.6 counts.
@@ -31,7 +41,9 @@ pub const SUPERSEDED_BY_1_18_6: &[NotReplayed] = &[
     NotReplayed { case: "exec-returning-then-write", why: "1.11.1 said \"another row available\", code 100" },
     NotReplayed { case: "exec-select-then-query", why: "1.11.1 said \"another row available\", code 100" },
     NotReplayed { case: "exec-sql-rows-yielded", why: "1.11.1 said \"another row available\", code 100" },
+    NotReplayed { case: "follower", why: "1.11.1 took PREPARE on any node" },
     NotReplayed { case: "heartbeat", why: "1.11.1 did not answer" },
+    NotReplayed { case: "membership", why: "1.11.1 had another text" },
     NotReplayed { case: "not-leader", why: "1.11.1 took OPEN and PREPARE on any node" },
     NotReplayed { case: "params-all-types-v0", why: "1.11.1 left stale bytes in the padding of a blob" },
     NotReplayed { case: "params-bad-type-exec", why: "1.11.1 answered with code 1005" },
@@ -40,6 +52,7 @@ pub const SUPERSEDED_BY_1_18_6: &[NotReplayed] = &[
     NotReplayed { case: "params-too-many-query", why: "1.11.1 reported SQLite's range error" },
     NotReplayed { case: "params-truncated-body", why: "1.11.1 answered with code 1005" },
     NotReplayed { case: "prepare-v0-nonempty-tail", why: "1.11.1 ignored the tail" },
+    NotReplayed { case: "quorum-lost", why: "1.11.1 said \"disk I/O error\"" },
     NotReplayed { case: "query-prepared-v0", why: "1.11.1 kept the parameters of the last run" },
     NotReplayed { case: "query-sql-no-columns", why: "1.11.1 did not execute a statement without columns" },
     NotReplayed { case: "transfer-errors", why: "1.11.1 had other texts" },

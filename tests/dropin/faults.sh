@@ -1,14 +1,39 @@
 #!/bin/sh
-# Clusters of 3 and 5 processes under load while nodes are killed, paused and restarted (faults.py). FAULT_ROUNDS (9)
-# sets how many faults each cluster gets, FAULT_SEED their timing.
+# Clusters of processes under load while nodes are killed, paused and cut off from each other (faults.py). Without settings
+# each kind of fault comes once, in three nodes. With FAULT_ROUNDS the leader is killed that often, and there are half as
+# many pauses and half as many partitions, shared by clusters of 3 and of 5 nodes on loopback and in network namespaces.
+# FAULT_SEED sets the order and the timing. FAULT_STALLED_S runs stalled.py too, for that many seconds.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/dropin/setup.sh
 . tests/dropin/members.sh
 
-rounds=${FAULT_ROUNDS:-9}
 seed=${FAULT_SEED:-$(date +%s)}
-say "$rounds faults, seed $seed"
-scenario $((rounds * 40 + 60)) faults "$WORK" 3 "$rounds" "$seed"
-scenario $((rounds * 40 + 60)) faults "$WORK" 5 "$rounds" "$seed"
+missing=$(sh tests/dropin/namespaces.sh)
+say "seed $seed"
+
+# faults SECONDS loopback|namespaces NODES KILLS PAUSES PARTITIONS
+faults() {
+    seconds=$1
+    shift
+    ENTER=""
+    [ "$1" = loopback ] || ENTER="sh tests/dropin/namespaces.sh"
+    scenario "$seconds" faults "$WORK" "$@" "$seed"
+    ENTER=""
+}
+
+if [ -z "${FAULT_ROUNDS:-}" ]; then
+    [ -z "$missing" ] || skip "$missing"
+    faults 600 namespaces 3 0 0 0
+else
+    quarter=$(((FAULT_ROUNDS + 3) / 4))
+    eighth=$(((FAULT_ROUNDS + 7) / 8))
+    seconds=$((FAULT_ROUNDS * 90 + 600))
+    faults "$seconds" loopback 3 "$quarter" "$eighth" 0
+    faults "$seconds" loopback 5 "$quarter" "$eighth" 0
+    [ -z "$missing" ] || skip "$missing"
+    faults "$seconds" namespaces 3 "$quarter" "$eighth" "$quarter"
+    faults "$seconds" namespaces 5 "$quarter" "$eighth" "$quarter"
+fi
+[ -z "${FAULT_STALLED_S:-}" ] || scenario $((FAULT_STALLED_S * 3 + 300)) stalled "$WORK" "$FAULT_STALLED_S"
 say "ok"

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Clusters of three nodes that mix our library and Debian's C library: Debian's dqlite-demo in every combination, then
-# membership changes, snapshots in both directions, reads and a rolling upgrade and back under load (mixed.py).
-# MIXED_SECONDS (10) sets how long the upgrades go on at least, MIXED_ROUNDS (1) how often everything is done.
+# membership changes, snapshots in both directions, reads, stops in a truncation, and a rolling upgrade and back under
+# load (mixed.py). MIXED_SECONDS (10) sets how long the upgrades go on at least, MIXED_ROUNDS (1) how often everything
+# is done, MIXED_SCENARIOS the scenarios between the combinations and the upgrades.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/dropin/setup.sh
@@ -67,9 +68,9 @@ for _ in $(seq "${MIXED_ROUNDS:-1}"); do
     combination C C ours
     case $LED in *ours*) ;; *) fail "our library never led" ;; esac
     case $LED in *C*) ;; *) fail "the C library never led" ;; esac
-    scenario 200 mixed "$WORK" membership
-    scenario 200 mixed "$WORK" snapshots
-    scenario 100 mixed "$WORK" reads
+    for name in ${MIXED_SCENARIOS:-membership snapshots reads truncation}; do
+        scenario 200 mixed "$WORK" "$name"
+    done
     scenario $((${MIXED_SECONDS:-10} + 200)) mixed "$WORK" upgrade "${MIXED_SECONDS:-10}"
 done
 say "ok"

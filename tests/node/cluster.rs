@@ -8,37 +8,47 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
+const BUSY_TIMEOUT_MS: u32 = 60_000;
 
-struct Member {
-    id: u64,
-    address: SocketAddr,
+pub struct Member {
+    pub id: u64,
+    pub address: SocketAddr,
     directory: TempDir,
+    latency_ms: u64,
     node: Option<TestNode>,
 }
 
 impl Member {
-    fn start(&mut self) {
+    pub fn start(&mut self) {
+        let latency_ms = self.latency_ms;
         let settings = |node: &dqlite::node::Node| {
-            node.set_network_latency_ms(20).unwrap();
+            node.set_network_latency_ms(latency_ms).unwrap();
+            node.set_busy_timeout(BUSY_TIMEOUT_MS).unwrap();
             node.set_snapshot_params(64, 64, Default::default()).unwrap();
         };
         self.node = Some(TestNode::start_member(self.id, self.address, self.directory.path(), settings));
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.node.take().unwrap().node.stop().unwrap();
     }
 }
 
-struct Cluster {
-    members: Vec<Member>,
+pub struct Cluster {
+    pub members: Vec<Member>,
+    latency_ms: u64,
 }
 
 impl Cluster {
     /// One voter, and the others added and promoted one by one.
-    fn of(size: u64) -> Cluster {
-        let mut cluster = Cluster { members: Vec::new() };
+    pub fn of(size: u64) -> Cluster {
+        Cluster::with_latency(size, 20)
+    }
+
+    /// The same with slower elections: the timeout is 15 times the latency.
+    pub fn with_latency(size: u64, latency_ms: u64) -> Cluster {
+        let mut cluster = Cluster { members: Vec::new(), latency_ms };
         for id in 1..=size {
             cluster.join(id);
         }
@@ -46,8 +56,9 @@ impl Cluster {
     }
 
     fn join(&mut self, id: u64) {
-        let mut member =
-            Member { id, address: free_address(), directory: TempDir::new().unwrap(), node: None };
+        let directory = TempDir::new().unwrap();
+        let latency_ms = self.latency_ms;
+        let mut member = Member { id, address: free_address(), directory, latency_ms, node: None };
         member.start();
         let address = member.address;
         self.members.push(member);
@@ -75,7 +86,7 @@ impl Cluster {
         })
     }
 
-    fn leader_index(&self) -> usize {
+    pub fn leader_index(&self) -> usize {
         let begin = Instant::now();
         loop {
             if let Some(leader) = self.leader() {
@@ -87,7 +98,7 @@ impl Cluster {
     }
 
     /// Tries until the leader has done it. Only for what may be done twice.
-    fn on_leader<T>(&self, mut request: impl FnMut(&mut Client) -> Result<T, Failure>) -> T {
+    pub fn on_leader<T>(&self, mut request: impl FnMut(&mut Client) -> Result<T, Failure>) -> T {
         let begin = Instant::now();
         loop {
             let outcome = self
@@ -102,11 +113,11 @@ impl Cluster {
         }
     }
 
-    fn exec(&self, sql: &str) {
+    pub fn exec(&self, sql: &str) {
         self.on_leader(|leader| leader.exec(sql));
     }
 
-    fn integer(&self, sql: &str) -> i64 {
+    pub fn integer(&self, sql: &str) -> i64 {
         self.on_leader(|leader| leader.query(sql)).first().map_or(-1, |row| match row[0] {
             dqlite::wire::tuple::Value::Integer(n) => n,
             _ => -1,
@@ -114,7 +125,7 @@ impl Cluster {
     }
 
     /// The database file as each running member has it, once they agree.
-    fn converge(&self) {
+    pub fn converge(&self) {
         let begin = Instant::now();
         loop {
             let dumps: Vec<_> = self

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)] // the tools outside of test functions panic too
 
 mod cluster;
+mod leadership;
 mod single_node;
 mod support;

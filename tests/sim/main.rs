@@ -191,11 +191,13 @@ impl Progress {
             transfers,
             installations,
             simulated_us,
+            ref counts,
         } = self.total;
         format!(
             "seeds {} to {}: {} done, each twice, {} failed; {:.1} simulated hours, {events} events, \
              {leaders} elections, {appends} appends, {reads} reads, {installations} snapshots installed, \
-             {changes} changes, {transfers} transfers, {:.0} s, fingerprint {hash:016x}",
+             {changes} changes, {transfers} transfers, {:.0} s, fingerprint {hash:016x}\n\
+             sim: {counts:?}",
             self.first,
             self.first + self.runs - 1,
             self.done,

@@ -9,8 +9,8 @@ use crate::{in_parallel, number, run, write_trace};
 use dqlite::raft::Bug;
 use std::sync::Mutex;
 
-/// How many seeds may be needed. The slowest one takes 65.
-const SEEDS: u64 = 200;
+/// How many seeds may be needed. The slowest one takes about 400.
+const SEEDS: u64 = 1000;
 
 /// The first seed up to `seeds` that fails with the defect, and why.
 fn find(bug: Bug, seeds: u64, seconds: u64) -> Option<(u64, String)> {

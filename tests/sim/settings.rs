@@ -48,7 +48,7 @@ impl Settings {
         let slow_disk = random.permille(200);
         let calm = random.permille(200);
         let mixed = random.permille(200);
-        if random.permille(150) {
+        if random.permille(300) {
             return Settings::with_coups(random, seconds);
         }
         Settings {
@@ -77,7 +77,7 @@ impl Settings {
     }
 
     fn with_coups(random: &mut Random, seconds: u64) -> Settings {
-        let mixed = random.permille(400);
+        let mixed = random.permille(300);
         Settings {
             nodes: 3,
             together: true,

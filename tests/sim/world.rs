@@ -631,7 +631,7 @@ impl World {
         let campaigns = matches!(message, Message::TimeoutNow(_));
         let peer = Peer { id: id_of(from), address: address_of(from) };
         self.step(to, Input::Receive { from: peer, message });
-        if campaigns && !self.recovering && self.random.permille(500) {
+        if campaigns && !self.recovering && self.random.permille(300) {
             self.obstruct(to);
         }
         if let (true, Some(raft)) = (result, &self.nodes[to].raft) {

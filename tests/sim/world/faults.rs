@@ -122,8 +122,8 @@ impl World {
         self.schedule(delay, Event::Suppose { again: false });
     }
 
-    /// A server that was asked to campaign hears nothing for a while, or is cut off, and longer from one of the
-    /// others.
+    /// A server that was asked to campaign is heard late, or hears nothing for a while, or is cut off, and longer
+    /// from one of the others.
     pub(super) fn obstruct(&mut self, candidate: usize) {
         let election_us = self.settings.election_ms * 1000;
         let length = self.random.between(election_us / 4, 3 * election_us);
@@ -141,7 +141,13 @@ impl World {
             let delay = self.random.between(0, 2 * election_us);
             self.schedule(delay, Event::Suppose { again: false });
         }
+        let slow = self.random.permille(500);
         for other in 0..all {
+            if slow {
+                let lag = self.random.between(election_us / 4, 3 * election_us);
+                self.lags[candidate][other] = (self.now + length, lag);
+                continue;
+            }
             self.block(other, candidate, self.now + length);
             self.block(candidate, other, if deaf { 0 } else { self.now + length });
         }
