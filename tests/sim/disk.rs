@@ -94,6 +94,7 @@ impl Disk {
         entries.truncate(random.between(0, entries.len() as u64 - 1) as usize);
         self.carry_out(Request::Append { first, entries, seq });
         self.queue.retain(|request| !matches!(request, Request::Append { .. }));
+        self.syncing = self.syncing.min(self.queue.len());
         (seq, Index(self.last()))
     }
 
