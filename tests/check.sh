@@ -36,7 +36,7 @@ step() {
         PASSED=$((PASSED + 1))
         note passed "$took" "$name"
         # What a reader wants to see even when all is well.
-        grep -E '^(test result:|crash simulation: |sim: |kill9: |benchmark: [0-9]|cluster: [0-9]|faults: [0-9])' "$LOGS/$name.log"
+        grep -E '^(test result:|crash simulation: |sim: |kill9: |full_disk: |benchmark: [0-9]|cluster: [0-9]|faults: [0-9])' "$LOGS/$name.log"
         ;;
     77)
         SKIPPED=$((SKIPPED + 1))
@@ -66,6 +66,7 @@ step dropin-python 100 sh tests/dropin/python.sh
 step dropin-exchange 200 sh tests/dropin/exchange.sh
 step dropin-cluster 200 sh tests/dropin/cluster.sh
 step dropin-faults 600 sh tests/dropin/faults.sh
+step dropin-full-disk 200 sh tests/dropin/full_disk.sh
 step kill9 300 sh tests/dropin/kill9.sh
 
 echo

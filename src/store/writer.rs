@@ -127,7 +127,11 @@ impl Writer {
                 Taken::Abandoned => return Ok(()),
             }
             for request in requests.drain(..) {
-                self.serve(request)?;
+                match self.serve(request) {
+                    // The node stops. Nobody was told of this or of what is behind it.
+                    Err(Error::NoSpace(_)) => return self.finish(),
+                    served => served?,
+                }
             }
             self.flush()?;
             self.segments.failure().map_or(Ok(()), Err)?;
@@ -139,7 +143,9 @@ impl Writer {
             Request::Append { first_index, entries, seq } => self.collect(first_index, entries, seq),
             Request::Vote { term, voted_for, seq } => {
                 self.flush()?;
-                self.retry(|writer| writer.metadata.write(&*writer.fs, &writer.dir, term, voted_for))?;
+                let write =
+                    |writer: &mut Writer| writer.metadata.write(&*writer.fs, &writer.dir, term, voted_for);
+                self.retry(write)?;
                 self.acknowledge(seq);
                 Ok(())
             }
