@@ -118,7 +118,8 @@ impl Metadata {
         let bytes = next.encode();
         let written = write_whole(fs, dir, name, &bytes).or_else(|e| match is_no_space(&e) {
             // The file of this name is not in force: its place will do.
-            true => write_recycled(fs, dir, name, &bytes).map_err(|again| if is_missing(&again) { e } else { again }),
+            true => write_recycled(fs, dir, name, &bytes)
+                .map_err(|again| if is_missing(&again) { e } else { again }),
             false => Err(e),
         });
         written.map_err(|e| Error::disk("write", &dir.join(name), &e))?;

@@ -80,9 +80,10 @@ impl TestFs {
 
     fn finds_no_space(&self, operation: &str) -> bool {
         let mut state = self.shared.0.lock();
-        let full = state.full.as_mut().filter(|(full, times)| {
-            *times > 0 && full.iter().any(|full| operation.starts_with(full))
-        });
+        let full = state
+            .full
+            .as_mut()
+            .filter(|(full, times)| *times > 0 && full.iter().any(|full| operation.starts_with(full)));
         full.map(|(_, times)| *times -= 1).is_some()
     }
 

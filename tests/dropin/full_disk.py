@@ -173,8 +173,9 @@ def resume(load, disks, ids, what):
 
 def verify(cluster, load):
     """Every acknowledged row is there."""
+    acknowledged = list(load.acknowledged)
     rows = cluster.query("SELECT writer, number FROM log")
-    lost = {(w, n) for w in range(WRITERS) for n in range(1, load.acknowledged[w] + 1)} - set(rows)
+    lost = {(w, n) for w in range(WRITERS) for n in range(1, acknowledged[w] + 1)} - set(rows)
     assert not lost, f"lost: {sorted(lost)[:10]}"
 
 

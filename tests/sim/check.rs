@@ -134,7 +134,7 @@ impl Checker {
     /// matchIndex). Only a later leader may have had it removed.
     pub fn matched(&self, leader: &Raft, id: ServerId, disk: &Disk) -> Verdict {
         let status = leader.status();
-        if self.leaders.get(&status.term).is_none() || status.term < self.highest_term() {
+        if !self.leaders.contains_key(&status.term) || status.term < self.highest_term() {
             return Ok(());
         }
         let index = leader.match_index(id);
