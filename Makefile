@@ -56,7 +56,7 @@ compare: deps stage ## Size, memory and latency beside Debian's C library
 faults: deps stage ## 100 kills of the leader, 50 pauses, 50 partitions; 3 and 5 nodes under load (FAULT_ROUNDS=, FAULT_SEED=)
 	@FAULT_ROUNDS=$${FAULT_ROUNDS:-100} FAULT_STALLED_S=$${FAULT_STALLED_S:-60} sh tests/dropin/faults.sh
 
-mixed: deps stage ## Clusters of our nodes and Debian's, the long form (MIXED_ROUNDS=, MIXED_SECONDS=)
+mixed: deps stage ## Clusters of our nodes and C ones, the long form (MIXED_ROUNDS=, MIXED_SECONDS=, PEER_LIBRARY=)
 	@MIXED_ROUNDS=$${MIXED_ROUNDS:-5} MIXED_SECONDS=$${MIXED_SECONDS:-60} sh tests/dropin/mixed.sh
 
 failover: deps stage ## How long writes stop without a leader, beside C: half an hour (FAILOVER_ROUNDS=, FAILOVER_CASES=)

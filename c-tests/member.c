@@ -5,7 +5,7 @@
  *
  * Zero leaves a setting at its default. Prints "ready" when the node serves clients. With another id than 1 the node
  * waits until a client adds it to a cluster. On the signal it hands leadership over and stops; exit code 0 if all
- * worked. Runs with our library and with Debian's libdqlite 1.11, which cannot hand over.
+ * worked. Runs with our library and with C releases, of which Debian's 1.11 cannot hand over.
  */
 #include <dqlite.h>
 

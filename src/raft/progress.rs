@@ -7,11 +7,16 @@
 //!     |                        |
 //!     |  entries it needs are only in the snapshot
 //!     v                        v
-//!   Snapshot ---- installed ----> Pipeline;  failed, timed out ----> Probe
+//!   Snapshot ---- installed ----> Pipeline;  failed, ignored, timed out ----> Probe
 //! ```
+//!
+//! C servers ignore a snapshot that comes while they write one of their own. Messages stay in order, so a
+//! refusal of a message that followed the snapshot tells that nothing is being installed; which message an
+//! answer belongs to is found by counting. The next snapshot waits as long as this one took, so that a server
+//! that is busy for long, or whose disk is full, gets snapshots at most half of the time.
 
 use super::types::{Index, Stamp, Time};
-use crate::config::{INFLIGHT_BYTES_MAX, INFLIGHT_MESSAGES_MAX};
+use crate::config::{INFLIGHT_BYTES_MAX, INFLIGHT_MESSAGES_MAX, INSTALL_SNAPSHOT_TIMEOUT_MS};
 use std::collections::VecDeque;
 
 /// How entries are sent.
@@ -30,6 +35,8 @@ pub enum Mode {
         index: Index,
         /// When it was asked for.
         since: Time,
+        /// Once it has left: how many answers it takes until one is to a message behind it.
+        answers_until_behind: Option<usize>,
     },
 }
 
@@ -55,6 +62,14 @@ pub struct Progress {
     pub recent: bool,
     /// The newest message of ours it answered.
     pub stamp: Stamp,
+    /// Messages that may still be answered, including a snapshot.
+    unanswered: usize,
+    /// How many answers it takes until one is to this probe.
+    answers_until_probe: usize,
+    /// Where the shortest message of this probe ends, once one is sent.
+    probe_end: Option<Index>,
+    /// When it may get a snapshot again.
+    next_snapshot: Time,
     inflight: VecDeque<Inflight>,
     inflight_size: usize,
 }
@@ -69,6 +84,10 @@ impl Progress {
             last_send: None,
             recent: false,
             stamp: Stamp(0),
+            unanswered: 0,
+            answers_until_probe: 1,
+            probe_end: None,
+            next_snapshot: Time(0),
             inflight: VecDeque::new(),
             inflight_size: 0,
         }
@@ -85,11 +104,22 @@ impl Progress {
         }
     }
 
-    /// A message was sent; with entries, they end at `last` and have this size, otherwise it is 0.
+    /// A message was sent that attaches at `last`, the end of our log, and carries nothing.
+    pub fn sent_heartbeat(&mut self, now: Time, last: Index) {
+        self.last_send = Some(now);
+        self.unanswered += 1;
+        if matches!(self.mode, Mode::Probe { .. }) {
+            self.probe_until(last);
+        }
+    }
+
+    /// A message was sent that attaches before `next`; with entries, they end at `last` and have this size,
+    /// otherwise it is 0.
     pub fn sent(&mut self, now: Time, last: Index, size: usize) {
         self.last_send = Some(now);
+        self.unanswered += 1;
         match &mut self.mode {
-            Mode::Probe { waiting } => *waiting = true,
+            Mode::Probe { .. } => self.probe_until(last),
             Mode::Pipeline if size > 0 => {
                 assert!(last >= self.next, "sent up to {last} again, next is {}", self.next);
                 self.next = last.next();
@@ -100,9 +130,61 @@ impl Progress {
         }
     }
 
+    fn probe_until(&mut self, last: Index) {
+        self.mode = Mode::Probe { waiting: true };
+        self.probe_end = Some(self.probe_end.map_or(last, |end| end.min(last)));
+    }
+
+    /// Whether a snapshot is worth sending, if one is needed: to a server that is there, and not so soon
+    /// after one in vain.
+    pub fn may_send_snapshot(&self, now: Time) -> bool {
+        self.recent && now >= self.next_snapshot && !matches!(self.mode, Mode::Snapshot { .. })
+    }
+
     /// A snapshot at `index` is about to be sent.
     pub fn send_snapshot(&mut self, now: Time, index: Index) {
-        self.set_mode(Mode::Snapshot { index, since: now });
+        self.set_mode(Mode::Snapshot { index, since: now, answers_until_behind: None });
+    }
+
+    /// All of the snapshot has left.
+    pub fn snapshot_sent(&mut self) {
+        if let Mode::Snapshot { answers_until_behind, .. } = &mut self.mode {
+            self.unanswered += 1;
+            *answers_until_behind = Some(self.unanswered);
+        }
+    }
+
+    /// An answer came, whatever it says.
+    pub fn answered(&mut self) {
+        self.recent = true;
+        self.unanswered = self.unanswered.saturating_sub(1);
+        self.answers_until_probe = self.answers_until_probe.saturating_sub(1);
+        if let Mode::Snapshot { answers_until_behind: Some(count), .. } = &mut self.mode {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// A C server answered with success: it stores entries up to `last`. They are ours up to the end of the
+    /// message behind this answer. What follows is ours too if that message reached into our term, from
+    /// `term_start` on, since nobody else's entries can follow those; otherwise it may be anything, and does
+    /// not count. Until then there is one message at a time, or nobody knows which one is answered.
+    pub fn succeeded_with_tail(&mut self, last: Index, term_start: Index) -> bool {
+        let end = match self.mode {
+            Mode::Pipeline => return self.succeeded(last),
+            Mode::Snapshot { index, .. } if last < index => return false,
+            Mode::Snapshot { index, .. } => index,
+            Mode::Probe { .. } if self.answers_until_probe > 0 => return false,
+            Mode::Probe { .. } => self.probe_end.unwrap_or(Index(0)),
+        };
+        if self.matched.max(end) >= term_start {
+            return self.succeeded(last);
+        }
+        let news = end.min(last) > self.matched;
+        if news {
+            self.matched = end.min(last);
+            self.probe_from(self.matched.next());
+        }
+        news
     }
 
     /// Everything up to `last` is stored there. Says whether that is more than was known.
@@ -127,30 +209,45 @@ impl Progress {
     }
 
     /// The message behind `rejected` was refused; the logs may meet at `hint`.
-    pub fn rejected(&mut self, rejected: Index, hint: Index) {
+    pub fn rejected(&mut self, now: Time, heartbeat_ms: u64, rejected: Index, hint: Index) {
         let lower = Index(hint.0.saturating_add(1)).min(rejected).max(self.matched.next());
         match self.mode {
             // An answer to an older message, or to one before the connection was lost.
             Mode::Probe { .. } if rejected.next() != self.next => {}
             Mode::Pipeline if rejected <= self.matched => {}
-            Mode::Snapshot { index, .. } if rejected != index => {}
-            Mode::Snapshot { .. } => self.probe_from(self.matched.next()),
+            // Refused; or neither there nor being installed: a C server that installs one has an empty log.
+            Mode::Snapshot { index, since, answers_until_behind: Some(0) }
+                if rejected == index || hint > Index(0) =>
+            {
+                if rejected != index {
+                    // Ignored: that answer will not come.
+                    self.unanswered = self.unanswered.saturating_sub(1);
+                }
+                let pause_ms = (now.0 - since.0).clamp(heartbeat_ms, INSTALL_SNAPSHOT_TIMEOUT_MS);
+                self.next_snapshot = Time(now.0 + pause_ms);
+                self.probe_from(self.matched.next());
+            }
+            Mode::Snapshot { .. } => {}
             Mode::Probe { .. } | Mode::Pipeline => self.probe_from(lower),
         }
     }
 
     /// What was sent may be lost. The clock decides when to try again.
     pub fn lost(&mut self) {
-        let next = match self.mode {
-            Mode::Snapshot { index, .. } => index.max(self.matched.next()),
-            Mode::Probe { .. } | Mode::Pipeline => self.matched.next(),
+        let agreed = match self.mode {
+            // If it arrived, the log there begins behind it.
+            Mode::Snapshot { index, .. } => index.max(self.matched),
+            Mode::Probe { .. } | Mode::Pipeline => self.matched,
         };
-        self.probe_from(next);
+        self.unanswered = 0;
+        self.probe_from(agreed.next());
         self.mode = Mode::Probe { waiting: true };
     }
 
     fn probe_from(&mut self, next: Index) {
         self.next = next;
+        self.answers_until_probe = self.unanswered + 1;
+        self.probe_end = None;
         self.set_mode(Mode::Probe { waiting: false });
     }
 
@@ -165,11 +262,13 @@ impl Progress {
 mod tests {
     use super::*;
 
+    const HEARTBEAT_MS: u64 = 100;
+
     /// A server that stores entries up to 5 of 10.
     fn pipeline() -> Progress {
         let mut progress = Progress::new(Index(10));
         progress.sent(Time(1), Index(10), 0);
-        progress.rejected(Index(10), Index(5));
+        progress.rejected(Time(9), HEARTBEAT_MS, Index(10), Index(5));
         assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: false }, Index(6)));
         progress.sent(Time(2), Index(5), 0);
         assert!(progress.succeeded(Index(5)));
@@ -183,7 +282,7 @@ mod tests {
         assert!(progress.may_send());
         progress.sent(Time(1), Index(10), 0);
         assert!(!progress.may_send());
-        progress.rejected(Index(7), Index(5));
+        progress.rejected(Time(9), HEARTBEAT_MS, Index(7), Index(5));
         assert!(!progress.may_send(), "the answer to another message ends no wait");
     }
 
@@ -210,11 +309,11 @@ mod tests {
         let mut progress = pipeline();
         progress.sent(Time(3), Index(7), 8);
         progress.sent(Time(3), Index(8), 8);
-        progress.rejected(Index(5), Index(5));
+        progress.rejected(Time(9), HEARTBEAT_MS, Index(5), Index(5));
         assert_eq!(progress.mode, Mode::Pipeline, "what is known to agree cannot be refused");
-        progress.rejected(Index(7), Index(0));
+        progress.rejected(Time(9), HEARTBEAT_MS, Index(7), Index(0));
         assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: false }, Index(6)));
-        progress.rejected(Index(8), Index(0));
+        progress.rejected(Time(9), HEARTBEAT_MS, Index(8), Index(0));
         assert_eq!(progress.next, Index(6));
     }
 
@@ -226,19 +325,93 @@ mod tests {
         assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: true }, Index(6)));
     }
 
-    #[test]
-    fn a_snapshot_ends_with_its_confirmation_or_refusal_only() {
+    /// A snapshot at 9 that has left after one message whose answer has not come.
+    fn snapshot() -> Progress {
         let mut progress = pipeline();
-        progress.send_snapshot(Time(4), Index(9));
-        let snapshot = progress.mode;
+        (0..2).for_each(|_| progress.answered());
+        progress.sent(Time(4), Index(10), 0);
+        progress.send_snapshot(Time(5), Index(9));
+        progress.snapshot_sent();
+        progress
+    }
+
+    fn reject(progress: &mut Progress, now: u64, rejected: u64, hint: u64) {
+        progress.answered();
+        progress.rejected(Time(now), HEARTBEAT_MS, Index(rejected), Index(hint));
+    }
+
+    #[test]
+    fn a_snapshot_ends_with_its_confirmation() {
+        let mut progress = snapshot();
+        let mode = progress.mode;
         progress.succeeded(Index(6));
-        progress.rejected(Index(10), Index(5));
-        assert_eq!(progress.mode, snapshot);
-        let mut refused = progress.clone();
-        refused.rejected(Index(9), Index(0));
-        assert_eq!((refused.mode, refused.next), (Mode::Probe { waiting: false }, Index(7)));
+        assert_eq!(progress.mode, mode);
         progress.succeeded(Index(9));
         assert_eq!((progress.mode, progress.next), (Mode::Pipeline, Index(10)));
+    }
+
+    #[test]
+    fn a_snapshot_ends_with_its_refusal_and_the_next_one_waits() {
+        let mut progress = snapshot();
+        reject(&mut progress, 6, 9, 5);
+        assert!(matches!(progress.mode, Mode::Snapshot { .. }), "that may have been a message before it");
+        reject(&mut progress, 7, 9, 0);
+        assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: false }, Index(6)));
+        assert!(!progress.may_send_snapshot(Time(7 + HEARTBEAT_MS - 1)));
+        assert!(progress.may_send_snapshot(Time(7 + HEARTBEAT_MS)));
+    }
+
+    #[test]
+    fn a_snapshot_was_ignored_when_a_message_behind_it_finds_another_log() {
+        let mut progress = snapshot();
+        progress.sent(Time(300), Index(10), 0);
+        reject(&mut progress, 310, 10, 5);
+        assert!(matches!(progress.mode, Mode::Snapshot { .. }), "that was a message before it");
+        let mut installing = progress.clone();
+        reject(&mut installing, 311, 10, 0);
+        assert!(matches!(installing.mode, Mode::Snapshot { .. }), "a C server that installs has no log");
+        reject(&mut progress, 311, 10, 5);
+        assert_eq!((progress.mode, progress.unanswered), (Mode::Probe { waiting: false }, 0));
+        assert!(!progress.may_send_snapshot(Time(311 + 305)), "as long as this one took");
+        assert!(progress.may_send_snapshot(Time(311 + 306)));
+    }
+
+    #[test]
+    fn after_a_lost_connection_a_snapshot_is_taken_for_installed_until_a_probe_tells() {
+        let mut progress = snapshot();
+        progress.lost();
+        assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: true }, Index(10)));
+        reject(&mut progress, 20, 9, 5);
+        assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: false }, Index(6)));
+    }
+
+    /// A C server with entries of others behind 70 answers a probe that ends there.
+    #[test]
+    fn what_a_c_server_stores_behind_a_message_of_old_entries_does_not_count() {
+        let term_start = Index(100);
+        let mut progress = Progress::new(Index(100));
+        progress.sent(Time(1), Index(100), 0);
+        reject(&mut progress, 2, 100, 60);
+        progress.sent(Time(3), Index(70), 8);
+        progress.sent(Time(9), Index(70), 8);
+        progress.answered();
+        assert!(progress.succeeded_with_tail(Index(120), term_start));
+        assert_eq!((progress.mode, progress.matched), (Mode::Probe { waiting: false }, Index(70)));
+
+        progress.sent(Time(10), Index(105), 8);
+        progress.answered();
+        assert!(!progress.succeeded_with_tail(Index(120), term_start), "the second answer to the last probe");
+        progress.answered();
+        assert!(progress.succeeded_with_tail(Index(104), term_start));
+        assert_eq!((progress.mode, progress.matched), (Mode::Pipeline, Index(104)));
+    }
+
+    #[test]
+    fn the_log_of_a_c_server_behind_a_snapshot_is_not_trusted_either() {
+        let mut progress = snapshot();
+        assert!(!progress.succeeded_with_tail(Index(7), Index(10)));
+        assert!(progress.succeeded_with_tail(Index(12), Index(10)));
+        assert_eq!((progress.mode, progress.matched), (Mode::Probe { waiting: false }, Index(9)));
     }
 
     #[test]

@@ -78,6 +78,11 @@ impl Raft {
         let ignores_refusal = self.has(Bug::PipelineIgnoresRefusal);
         let stale = result.term < self.term && !self.has(Bug::StaleResultCounts);
         let Standing::Leader(leader) = &mut self.standing else { return };
+        // A sole voter leads without an entry of its own.
+        let own_entries = match self.log.term_at(leader.term_start) {
+            Some(term) if term < self.term => leader.term_start.next(),
+            _ => leader.term_start,
+        };
         if stale || !self.configurations.current().contains(from.id) {
             return;
         }
@@ -87,7 +92,7 @@ impl Raft {
             stamp => stamp,
         };
         let Some(progress) = leader.progress.get_mut(&from.id) else { return };
-        progress.recent = true;
+        progress.answered();
         if let Some(stamp) = stamp {
             // Stamps that were never given out prove nothing.
             progress.stamp = progress.stamp.max(leader.leases.known(stamp));
@@ -96,15 +101,21 @@ impl Raft {
             if progress.mode == Mode::Pipeline && ignores_refusal {
                 return;
             }
+            let heartbeat_ms = self.options.heartbeat_timeout_ms;
             // A heartbeat that was refused where the snapshot ends does not refuse the snapshot.
             let of_heartbeat = stamp.is_some_and(|stamp| stamp > Stamp(0));
             if !(of_heartbeat && matches!(progress.mode, Mode::Snapshot { .. })) {
-                progress.rejected(result.rejected, result.last_index);
+                progress.rejected(self.now, heartbeat_ms, result.rejected, result.last_index);
             }
         } else {
             // The follower's log may be longer than ours, of an older term.
             let last = result.last_index.min(self.log.last_index());
-            if progress.succeeded(last) {
+            let news = match stamp {
+                Some(_) => progress.succeeded(last),
+                // C servers say what they store, even if it is not ours.
+                None => progress.succeeded_with_tail(last, own_entries),
+            };
+            if news {
                 self.commit_by_counting(out);
             }
             self.promote_if_caught_up(from.id, out);
@@ -123,12 +134,11 @@ impl Raft {
     }
 
     pub(super) fn snapshot_sent(&mut self, to: ServerId, ok: bool) {
-        if !ok
-            && let Standing::Leader(leader) = &mut self.standing
+        if let Standing::Leader(leader) = &mut self.standing
             && let Some(progress) = leader.progress.get_mut(&to)
             && matches!(progress.mode, Mode::Snapshot { .. })
         {
-            progress.lost();
+            if ok { progress.snapshot_sent() } else { progress.lost() }
         }
     }
 
@@ -222,23 +232,26 @@ impl Sender<'_> {
                 return;
             }
             let in_snapshot = matches!(progress.mode, Mode::Snapshot { .. });
-            let Some((prev_index, prev_term)) = self.prev(progress).filter(|_| !in_snapshot) else {
-                if !in_snapshot && progress.recent {
-                    progress.send_snapshot(self.now, self.log.snapshot_index());
-                    send(ToSend::Snapshot(self.log.snapshot_index()));
-                    continue;
-                }
+            let prev = self.prev(progress).filter(|_| !in_snapshot);
+            if prev.is_none() && progress.may_send_snapshot(self.now) {
+                progress.send_snapshot(self.now, self.log.snapshot_index());
+                send(ToSend::Snapshot(self.log.snapshot_index()));
+                continue;
+            }
+            // What a probe carries is sent again when an answer is overdue, not with every heartbeat.
+            let pipeline = progress.mode == Mode::Pipeline;
+            let with_entries = may_send || (again && !pipeline);
+            let Some((prev_index, prev_term)) = prev.filter(|_| with_entries || pipeline) else {
                 // What the server needs is gone or on its way. A heartbeat shows that we are there, and
-                // whether it is, which is worth knowing before a snapshot is sent.
+                // whether it is, which is worth knowing before a snapshot is sent. It attaches to an entry of
+                // our term, so that a C server that agrees has nothing of others behind it.
                 if heartbeat || probe {
-                    progress.sent(self.now, self.log.last_index(), 0);
                     let (prev_index, prev_term) = (self.log.last_index(), self.log.last_term());
+                    progress.sent_heartbeat(self.now, prev_index);
                     send(ToSend::Append(self.message(prev_index, prev_term, Vec::new(), leases)));
                 }
                 return;
             };
-            // What a probe carries is sent again when an answer is overdue, not with every heartbeat.
-            let with_entries = may_send || (again && progress.mode != Mode::Pipeline);
             let (entries, size) =
                 if with_entries { batch(self.log, prev_index.next()) } else { (Vec::new(), 0) };
             progress.sent(self.now, Index(prev_index.0 + entries.len() as u64), size);

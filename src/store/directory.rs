@@ -66,7 +66,7 @@ pub struct LockedDirectory {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) path: PathBuf,
     pub(super) metadata: Metadata,
-    _lock: fs::File,
+    _lock: Lock,
 }
 
 impl LockedDirectory {
@@ -170,13 +170,24 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-fn lock(dir: &Path) -> Result<fs::File, Error> {
+/// Held by the file. A child process that another thread is just starting holds the same file until it runs its
+/// program, so that closing ours would not be enough to give the directory up.
+struct Lock(fs::File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // It cannot fail on a file that is locked; closing follows in any case.
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
+}
+
+fn lock(dir: &Path) -> Result<Lock, Error> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(dir.join(LOCK_NAME)).map_err(|_| Error::Locked)?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| Error::Locked)?;
-    Ok(file)
+    Ok(Lock(file))
 }
 
 /// Removes unfinished files and halves of snapshots. Failures only leave them there.

@@ -102,6 +102,18 @@ fn a_directory_in_use_is_not_tidied_and_cannot_be_locked() {
     assert_eq!(names(dir.path()), ["dqlite-lock"]);
 }
 
+/// As a child process has it for a moment that another thread of the host is starting.
+#[test]
+fn a_directory_is_free_once_it_is_dropped_whoever_inherited_the_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = lock(dir.path()).unwrap();
+    let inherited = lock.0.try_clone().unwrap();
+    assert!(super::lock(dir.path()).is_err());
+    drop(lock);
+    super::lock(dir.path()).unwrap();
+    drop(inherited);
+}
+
 #[test]
 fn metadata_written_between_check_and_lock_is_seen() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 //! 0. Whatever is there is made durable.
 //! 1. List the directory. Of several snapshots the newest is read; nothing else will do.
 //! 2. Closed segments must follow each other without a gap and reach the snapshot. What lies below a gap
-//!    below the snapshot is ignored.
+//!    below the snapshot is removed, since the C library refuses some of these logs.
 //! 3. Open segments have no index in their names: they follow what was read before, in the order of their
 //!    counters. What a crash leaves at the end of the last one is dropped.
 //! 4. A log that a snapshot took the place of is dropped: see `supersession`.
@@ -223,7 +223,10 @@ impl Source<'_> {
         let open: Vec<_> = listing.open.iter().map(|name| self.read_open(*name, &mut notes)).collect();
         if let Some((name, _)) = &snapshot {
             let has_open = open.iter().any(holds_entries);
-            select_closed(&mut closed, *name, has_open)?;
+            for useless in select_closed(&mut closed, *name, has_open)? {
+                notes.push(format!("removed closed segment {useless}: the log behind it begins anew"));
+                repairs.push(Repair::Remove(useless.to_string()));
+            }
         }
         let first_index = match (closed.first(), &snapshot) {
             (_, None) => Index(1),
@@ -442,9 +445,8 @@ fn fault_text(batch: usize, offset: usize, fault: &super::segment::BatchFault) -
 }
 
 /// Of two closed segments with the same first index the shorter one is the result of a truncation that was
-/// cut off before it removed the longer one. Segments behind the longer one are removed first by our writer;
-/// if there are any, nobody can tell whether they belong to the truncated log or were written later on top of
-/// it.
+/// cut off before it removed the longer one. If segments behind it are there, nobody can tell whether they
+/// belong to the truncated log or were written later on top of it.
 fn drop_overlaps(
     closed: &[ClosedName],
     repairs: &mut Vec<Repair>,
@@ -470,22 +472,26 @@ fn drop_overlaps(
     Ok(kept)
 }
 
-/// Keeps the closed segments that belong to the log behind a snapshot. The others stay on disk, ignored.
-fn select_closed(closed: &mut Vec<ClosedName>, snapshot: SnapshotName, has_open: bool) -> Result<(), Damage> {
-    let Some(last) = closed.last() else { return Ok(()) };
+/// Keeps the closed segments that belong to the log behind a snapshot. Returns others that are below it.
+fn select_closed(
+    closed: &mut Vec<ClosedName>,
+    snapshot: SnapshotName,
+    has_open: bool,
+) -> Result<Vec<ClosedName>, Damage> {
+    let Some(last) = closed.last() else { return Ok(Vec::new()) };
     if last.last < snapshot.index && !has_open {
         closed.clear();
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut first = closed.len() - 1;
     while first > 0 && closed[first - 1].last.next() == closed[first].first {
         first -= 1;
     }
-    closed.drain(..first);
+    let useless = closed.drain(..first).collect();
     if closed[0].first > snapshot.index.next() {
         return Err(Damage::fatal(format!("closed segment {} is past last snapshot {snapshot}", closed[0])));
     }
-    Ok(())
+    Ok(useless)
 }
 
 /// Whether the snapshot took the place of the whole log, and by what that shows. A snapshot contains only

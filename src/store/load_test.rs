@@ -265,6 +265,17 @@ fn the_log_behind_a_snapshot_is_the_part_without_gaps() {
     }
 }
 
+/// The C library counts one segment too many among those that do not belong to the log.
+#[test]
+fn what_does_not_belong_to_the_log_behind_a_snapshot_is_removed() {
+    let dir = Built::new().closed(1, 4).closed(4, 9).closed(10, 12).snapshot(1, 9, 1);
+    let text = "removed closed segment 0000000000000001-0000000000000004: the log behind it begins anew";
+    assert_eq!(dir.load().unwrap().notes, [text]);
+    let log = ["0000000000000004-0000000000000009", "0000000000000010-0000000000000012"];
+    assert_eq!(dir.files(), [&log[..], &["snapshot-1-9-1", "snapshot-1-9-1.meta"]].concat());
+    assert_eq!(dir.range(), (4, 12));
+}
+
 #[test]
 fn a_log_that_does_not_reach_its_snapshot_is_refused() {
     let text = Built::new().closed(8, 9).snapshot(1, 6, 1).refusal();

@@ -351,7 +351,7 @@ impl Writer {
         }
         self.close_current();
         self.segments.settle()?;
-        truncate(&*self.fs, &self.dir, from)?;
+        truncate(&*self.fs, &self.dir, from, &self.segments)?;
         self.next_index = from;
         Ok(())
     }

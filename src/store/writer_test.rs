@@ -334,6 +334,22 @@ fn a_truncated_log_goes_on_with_other_entries() {
     }
 }
 
+/// The C library would read either of the two, and find the other one in its way later.
+#[test]
+fn a_truncated_segment_and_the_shorter_one_are_never_both_there() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = start_on(Arc::new(fs.clone()), dir.path());
+    running.append_each(1, &entries(1..=200));
+    running.wait_for(200);
+    running.store.truncate(Index(15), Seq(201));
+    running.wait_for(201);
+    let operations = fs.operations();
+    let written = |prefix: &str| operations.iter().any(|operation| operation.contains(prefix));
+    assert!(written("tmp-open-") && !written("tmp-0"), "{operations:?}");
+    running.store.stop().unwrap();
+    assert_eq!(load(dir.path()).entries, entries(1..=14));
+}
+
 #[test]
 fn a_store_dropped_without_stop_is_as_after_a_crash() {
     let dir = directory();
@@ -538,4 +554,28 @@ fn a_sync_that_fails_for_lack_of_space_is_final() {
         other => panic!("{other:?}"),
     }
     assert!(running.store.stop().is_err());
+}
+
+#[test]
+fn a_truncation_needs_no_more_space_than_a_spare() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = with_spares(&fs, dir.path());
+    fs.no_space(&["create", "allocate"], FOREVER);
+    running.store.truncate(Index(3), Seq(4));
+    running.store.truncate(Index(2), Seq(5));
+    running.store.append(Index(2), vec![entry(20, 8)], Seq(6));
+    assert_eq!(running.wait_until_full(), (Seq(6), Index(1)));
+    fs.free();
+    running.store.resume();
+    running.store.append(Index(2), vec![entry(20, 8)], Seq(7));
+    running.wait_patiently_for(7);
+    drop(running);
+    assert_eq!(load(dir.path()).entries, [entry(1, 8), entry(20, 8)]);
+}
+
+impl Running {
+    /// Like [`Running::wait_for`], whatever is reported about space.
+    fn wait_patiently_for(&self, wanted: u64) {
+        while self.wait() != (Event::Persisted { seq: Seq(wanted) }) {}
+    }
 }

@@ -1,6 +1,7 @@
 """Clusters of processes for the scenarios of this directory: a small client of the protocol, nodes that run
 c-tests/member.c with our library or Debian's, and bounded waits."""
 
+import hashlib
 import os
 import signal
 import socket
@@ -191,7 +192,8 @@ class Client:
 
 
 def content(files):
-    """What SQLite sees in a dump, whether the WAL is merged into the main file or beside it: page count and rows."""
+    """What SQLite sees in a dump, whether the WAL is merged into the main file or beside it: its verdict, the hash of
+    every page, and the rows."""
     with tempfile.TemporaryDirectory() as directory:
         for name, data in files.items():
             with open(os.path.join(directory, name), "wb") as file:
@@ -200,7 +202,9 @@ def content(files):
         database = sqlite3.connect(os.path.join(directory, name))
         try:
             check = database.execute("PRAGMA integrity_check").fetchall()
-            pages = database.execute("PRAGMA page_count").fetchone()
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with open(os.path.join(directory, name), "rb") as file:
+                pages = hashlib.sha256(file.read()).hexdigest()
             return check, pages, tuple(database.iterdump())
         finally:
             database.close()
@@ -285,6 +289,7 @@ class Cluster:
         self.settings = (latency_ms, threshold, trailing)
         self.network = network or Loopback()
         self.members = []
+        self.databases = set()
 
     def __enter__(self):
         return self
@@ -342,9 +347,10 @@ class Cluster:
     def leader(self):
         return wait_for("a leader", self.find_leader)
 
-    def on_leader(self, request, timeout_s=PATIENCE_S):
+    def on_leader(self, request, timeout_s=PATIENCE_S, database="test.db"):
         """Tries until the leader has done it. Only for what may be done twice."""
         last = [None]
+        self.databases.add(database)
 
         def attempt():
             leader = self.find_leader()
@@ -352,7 +358,7 @@ class Cluster:
                 return None
             try:
                 with Client(leader.address, timeout_s) as client:
-                    client.open("test.db")
+                    client.open(database)
                     return (request(client),)
             except (OSError, Refused) as error:
                 last[0] = error
@@ -360,11 +366,11 @@ class Cluster:
 
         return wait_for(lambda: f"a leader that does it; last: {last[0]!r}", attempt, timeout_s)[0]
 
-    def exec(self, sql):
-        return self.on_leader(lambda client: client.exec(sql))
+    def exec(self, sql, database="test.db"):
+        return self.on_leader(lambda client: client.exec(sql), database=database)
 
-    def query(self, sql):
-        return self.on_leader(lambda client: client.query(sql))
+    def query(self, sql, database="test.db"):
+        return self.on_leader(lambda client: client.query(sql), database=database)
 
     def lead(self, member):
         """Moves leadership to a member."""
@@ -375,23 +381,24 @@ class Cluster:
 
         wait_for(f"node {member.id} to lead", lambda: self.on_leader(once) or self.find_leader() is member)
 
-    def converge(self):
-        """Waits until all running members hold the same database, and returns its content."""
+    def converge(self, seconds=PATIENCE_S):
+        """Waits until all running members hold the same databases, and returns the content of test.db."""
+
+        def contents(member):
+            with Client(member.address) as client:
+                return {name: content(client.dump(name)) for name in self.databases}
 
         def equal():
-            contents = []
-            for member in self.members:
-                if member.running():
-                    try:
-                        with Client(member.address) as client:
-                            contents.append(content(client.dump("test.db")))
-                    except (OSError, Refused, sqlite3.Error):
-                        return None
-            return contents[0] if all(each == contents[0] for each in contents) else None
+            try:
+                first, *others = [contents(member) for member in self.members if member.running()]
+            except (OSError, Refused, sqlite3.Error):
+                return None
+            return first if all(each == first for each in others) else None
 
-        equal_content = wait_for("equal databases", equal)
-        assert equal_content[0] == [("ok",)], equal_content[0]
-        return equal_content
+        equal_contents = wait_for("equal databases", equal, seconds)
+        for name, (check, *_) in equal_contents.items():
+            assert check == [("ok",)], f"{name}: {check}"
+        return equal_contents["test.db"]
 
 
 def wait_for(what, condition, seconds=PATIENCE_S):
@@ -409,8 +416,9 @@ def wait_for(what, condition, seconds=PATIENCE_S):
 class Session:
     """A client that stays with the leader and looks for the new one when it has to. Not shared by threads."""
 
-    def __init__(self, cluster, timeout_s=2.0):
-        self.cluster, self.timeout_s = cluster, timeout_s
+    def __init__(self, cluster, timeout_s=2.0, database="test.db"):
+        self.cluster, self.timeout_s, self.database = cluster, timeout_s, database
+        cluster.databases.add(database)
         self.client = None
 
     def call(self, request):
@@ -421,7 +429,7 @@ class Session:
                 if leader is None:
                     raise ConnectionError("no leader")
                 self.client = Client(leader.address, self.timeout_s)
-                self.client.open("test.db")
+                self.client.open(self.database)
             return request(self.client)
         except (OSError, Refused) as error:
             if not (isinstance(error, Refused) and error.code in (BUSY, BUSY_RECOVERY)):

@@ -1,7 +1,7 @@
 # Read by faults.sh, mixed.sh and failover.sh after setup.sh: runs the Python scenarios, which start nodes themselves.
 
 OUR_LIBRARY_PATH=$LIBRARY_PATH
-C_LIBRARY_PATH=$(dirname "$(ldconfig -p | sed -n 's/.*libdqlite\.so\.0 .* => //p' | head -n 1)")
+C_LIBRARY_PATH=${PEER_LIBRARY:-$(debian_library_path)}
 MEMBER=$WORK/member
 export OUR_LIBRARY_PATH C_LIBRARY_PATH MEMBER
 cc -std=gnu99 -Wall -Wextra -Wno-address -Iinclude -o "$MEMBER" c-tests/member.c "$STAGE/lib/libdqlite.so.0"
@@ -13,10 +13,12 @@ scenario() {
     program=$2
     shift 2
     status=0
+    # In the background, or the shell would hear of signals only at its end; timeout ends all when the script is gone.
     # ENTER is several words.
     # shellcheck disable=SC2086
-    PYTHONDONTWRITEBYTECODE=1 setsid timeout -k 5 "$seconds" ${ENTER:-} \
-        python3 "tests/dropin/$program.py" "$@" || status=$?
+    PYTHONDONTWRITEBYTECODE=1 setsid setpriv --pdeathsig TERM timeout -k 5 "$seconds" ${ENTER:-} \
+        python3 "tests/dropin/$program.py" "$@" &
+    wait $! || status=$?
     if [ "$status" -ne 0 ]; then
         for log in $(find "$WORK" -name 'node*.log' -size +0); do
             echo "--- last lines of $log" >&2

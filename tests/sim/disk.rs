@@ -138,8 +138,8 @@ impl Disk {
         self.snapshot = Some((point, list));
     }
 
-    /// The power goes: any prefix of the queue may have reached the disk, the last append in part. Says whether
-    /// it did so.
+    /// The power goes: any prefix of the queue may have reached the disk, the last append in part. Says
+    /// whether an append was torn.
     pub fn crash(&mut self, random: &mut Random) -> bool {
         let durable = random.between(0, self.queue.len() as u64);
         for _ in 0..durable {

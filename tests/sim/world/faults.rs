@@ -122,8 +122,8 @@ impl World {
         self.schedule(delay, Event::Suppose { again: false });
     }
 
-    /// A server that was asked to campaign is heard late, or hears nothing for a while, or is cut off, and longer
-    /// from one of the others.
+    /// A server that was asked to campaign is heard late, or hears nothing for a while, or is cut off, and
+    /// longer from one of the others.
     pub(super) fn obstruct(&mut self, candidate: usize) {
         let election_us = self.settings.election_ms * 1000;
         let length = self.random.between(election_us / 4, 3 * election_us);

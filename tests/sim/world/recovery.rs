@@ -1,5 +1,5 @@
-//! How everything must be well again when nothing more goes wrong: at the end of a run with all servers, and at
-//! moments in between with a majority of them.
+//! How everything must be well again when nothing more goes wrong: at the end of a run with all servers, and
+//! at moments in between with a majority of them.
 
 use super::{Event, Node, RECOVERY_US, World, trace};
 use crate::history::{Operation, Outcome};
@@ -13,7 +13,8 @@ const STEADY_ELECTION_TIMEOUTS: u64 = 5;
 
 impl World {
     /// What if nothing more went wrong from now on, but some servers never came back, or never heard anything
-    /// again? As long as a majority is left, it must get along. The world itself goes on as if nobody had asked.
+    /// again? As long as a majority is left, it must get along. The world itself goes on as if nobody had
+    /// asked.
     pub(super) fn suppose(&mut self, again: bool) {
         if again {
             let delay = self.random.between(1, self.settings.duration_us / 4);
@@ -105,8 +106,8 @@ impl World {
         self.schedule(self.settings.election_ms * 3000, Event::CheckRecovery);
     }
 
-    /// One leader, which takes writes, every server that replicates has everything, and reads need no write to
-    /// be confirmed.
+    /// One leader, which takes writes, every server that replicates has everything, and reads need no write
+    /// to be confirmed.
     pub(super) fn check_recovery(&mut self) {
         let appended = self.probe_ended(self.probe, |outcome| outcome == Outcome::Appended);
         let converged = appended && self.has_converged();
