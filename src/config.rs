@@ -137,10 +137,11 @@ pub const SNAPSHOT_SYNC_BYTES: usize = 8 << 20;
 pub const SNAPSHOTS_KEPT: usize = 2;
 /// Bytes waiting for the disk before new proposals have to wait.
 pub const DISK_QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Time between two attempts to do what a full disk refused, in milliseconds. Writes resume within two seconds
-/// of the space being back: two spare segments, then the refusal ends.
+/// Time between two attempts to do what a full disk refused, in milliseconds. Writes resume within two
+/// seconds of the space being back: two spare segments, then the refusal ends.
 pub const DISK_FULL_RETRY_MS: u64 = 250;
-/// Time after which a leader hears that its snapshot could not be stored, and sends it again, in milliseconds.
+/// Time after which a leader hears that its snapshot could not be stored, and sends it again, in
+/// milliseconds.
 pub const INSTALL_RETRY_MS: u64 = 1000;
 /// Longest data directory path in bytes, as in C.
 pub const DATA_DIR_PATH_MAX: usize = 894;

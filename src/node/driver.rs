@@ -286,7 +286,8 @@ impl Driver {
             }
             store::Event::Full { seq, stored, error } => {
                 tracing::warn!(%error, "no space for entries of the log");
-                // Among the messages behind it are answers that say it is stored. To lose the others does no harm.
+                // Among the messages behind it are answers that say it is stored. To lose the others does no
+                // harm.
                 self.held.truncate(self.held.partition_point(|held| held.after < seq));
                 // Whatever the core asks for after it has heard of this is carried out again.
                 self.parts.store.resume();

@@ -170,8 +170,8 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Held by the file. A child process that another thread is just starting holds the same file until it runs its
-/// program, so that closing ours would not be enough to give the directory up.
+/// Held by the file. A child process that another thread is just starting holds the same file until it runs
+/// its program, so that closing ours would not be enough to give the directory up.
 struct Lock(fs::File);
 
 impl Drop for Lock {

@@ -10,9 +10,9 @@
 //!
 //! **Contract.** Requests become durable in the order in which they were made, and `Persisted { seq }` covers
 //! every request up to `seq`. It is sent only for what survives a power cut. After `Failed` nothing more is
-//! written: the node must be fenced. A lack of space is no failure as long as it is known what is on disk: see
-//! [`Event::Full`] and [`Event::SpaceLow`]; what must not be dropped, votes and truncations, is tried until it
-//! succeeds.
+//! written: the node must be fenced. A lack of space is no failure as long as it is known what is on disk:
+//! see [`Event::Full`] and [`Event::SpaceLow`]; what must not be dropped, votes and truncations, is tried
+//! until it succeeds.
 
 #[cfg(test)]
 mod crash_fs;

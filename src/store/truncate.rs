@@ -15,8 +15,8 @@
 //! shorter one is closed while the longer one is still there. [`super::load`] knows which one is valid; the C
 //! library takes either, and if it starts on what a crash leaves then, the other is in its way later.
 //!
-//! The shorter one is written to a spare segment under a temporary name, which takes no space on a full disk. Without a
-//! spare nothing happens, and the disk thread tries again.
+//! The shorter one is written to a spare segment under a temporary name, which takes no space on a full disk.
+//! Without a spare nothing happens, and the disk thread tries again.
 
 use super::error::{Error, describe, synced};
 use super::fs::{File, Fs};

@@ -17,8 +17,9 @@
 //! **Failures are final.** After a failed write or sync nobody knows what is on disk: nothing is retried,
 //! nothing more is written, and everything later is refused.
 //!
-//! **Except for a lack of space** when something is written, not synced: what is durable is known then. The rest of the segment
-//! gets its zeros back, and appends are dropped until whoever asked for them knows: [`Event::Full`].
+//! **Except for a lack of space** when something is written, not synced: what is durable is known then. The
+//! rest of the segment gets its zeros back, and appends are dropped until whoever asked for them knows:
+//! [`Event::Full`].
 
 use super::error::{Error, describe, is_no_space, synced};
 use super::fs::Fs;
@@ -274,9 +275,9 @@ impl Writer {
         Ok(count)
     }
 
-    /// Leaves in a segment what was durable in it before a write that found no space. Its blocks are there, so
-    /// zeros need no more space; unless the file system copies what is overwritten, and then the segment ends
-    /// here, before another one is written to: only the last one may have a torn tail.
+    /// Leaves in a segment what was durable in it before a write that found no space. Its blocks are there,
+    /// so zeros need no more space; unless the file system copies what is overwritten, and then the segment
+    /// ends here, before another one is written to: only the last one may have a torn tail.
     fn undo_write(&mut self, current: Current) -> Result<(), Error> {
         let Current { spare, used, .. } = &current;
         let size = self.segment_size as u64;

@@ -85,8 +85,8 @@ impl Disk {
         done
     }
 
-    /// Drops the first request, an append for which there is no space, though not always all of its entries, and
-    /// every append behind it. Says which request that was and where the log ends.
+    /// Drops the first request, an append for which there is no space, though not always all of its entries,
+    /// and every append behind it. Says which request that was and where the log ends.
     pub fn drop_appends(&mut self, random: &mut Random) -> (Seq, Index) {
         let Some(Request::Append { first, mut entries, seq }) = self.queue.pop_front() else {
             panic!("what found no space is an append");
