@@ -36,8 +36,10 @@ impl Raft {
     pub(super) fn receive_append_entries(&mut self, from: Peer, message: AppendEntries, out: &mut Outputs) {
         let AppendEntries { prev_index, stamp, .. } = message;
         if message.term < self.term {
-            let result = self.result(prev_index, self.log.last_index(), stamp);
-            self.answer(&from, result, None, out);
+            // The sender may lead again by now, in our term, where nothing of this may count: neither a stamp
+            // that it has given out again since, nor a refusal at 0, which reads as success up to the hint.
+            let hint = if prev_index > Index(0) { self.log.last_index() } else { Index(0) };
+            self.answer(&from, self.result(prev_index, hint, Stamp(0)), None, out);
             return;
         }
         let Some(changes) = decode_changes(&message) else { return };

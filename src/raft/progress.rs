@@ -15,9 +15,16 @@
 //! answer belongs to is found by counting. The next snapshot waits as long as this one took, so that a server
 //! that is busy for long, or whose disk is full, gets snapshots at most half of the time.
 
+use super::log::INDEX_MAX;
 use super::types::{Index, Stamp, Time};
 use crate::config::{INFLIGHT_BYTES_MAX, INFLIGHT_MESSAGES_MAX, INSTALL_SNAPSHOT_TIMEOUT_MS};
 use std::collections::VecDeque;
+
+/// Answers that a probe waits for before a marker is sent.
+const UNANSWERED_MAX: usize = 4;
+
+/// No log gets here, and still nobody takes an index behind it for senseless.
+const MARKERS_BEGIN: Index = Index(INDEX_MAX.0 / 4);
 
 /// How entries are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +69,14 @@ pub struct Progress {
     pub recent: bool,
     /// The newest message of ours it answered.
     pub stamp: Stamp,
+    /// Its answers do not tell which message they belong to, as those of C servers.
+    pub counted: bool,
     /// Messages that may still be answered, including a snapshot.
     unanswered: usize,
+    /// Markers sent, each with the number of its own.
+    markers: u64,
+    /// Messages behind the newest marker.
+    behind_marker: usize,
     /// How many answers it takes until one is to this probe.
     answers_until_probe: usize,
     /// Where the shortest message of this probe ends, once one is sent.
@@ -84,7 +97,10 @@ impl Progress {
             last_send: None,
             recent: false,
             stamp: Stamp(0),
+            counted: false,
             unanswered: 0,
+            markers: 0,
+            behind_marker: 0,
             answers_until_probe: 1,
             probe_end: None,
             next_snapshot: Time(0),
@@ -106,18 +122,48 @@ impl Progress {
 
     /// A message was sent that attaches at `last`, the end of our log, and carries nothing.
     pub fn sent_heartbeat(&mut self, now: Time, last: Index) {
-        self.last_send = Some(now);
-        self.unanswered += 1;
+        self.count_message(now);
         if matches!(self.mode, Mode::Probe { .. }) {
             self.probe_until(last);
         }
     }
 
+    fn count_message(&mut self, now: Time) {
+        self.last_send = Some(now);
+        self.unanswered += 1;
+        self.behind_marker += 1;
+    }
+
+    /// Whether so many answers are missing that some of them will never come, and counting them leads nowhere.
+    pub fn needs_marker(&self) -> bool {
+        matches!(self.mode, Mode::Probe { .. }) && self.answers_until_probe > UNANSWERED_MAX
+    }
+
+    /// A message is about to be sent that attaches at the index returned, far behind any log: it will be
+    /// refused, and the refusal names the index. Whatever is answered behind it was sent behind it.
+    pub fn send_marker(&mut self, now: Time) -> Index {
+        self.count_message(now);
+        self.behind_marker = 0;
+        self.markers += 1;
+        Index(MARKERS_BEGIN.0 + self.markers)
+    }
+
+    /// Whether this is the answer to the newest marker, or to an older one, which tells nothing.
+    pub fn marker_answered(&mut self, rejected: Index) -> bool {
+        if rejected <= MARKERS_BEGIN {
+            return false;
+        }
+        if rejected.0 - MARKERS_BEGIN.0 == self.markers && self.needs_marker() {
+            self.unanswered = self.behind_marker;
+            self.probe_from(self.next);
+        }
+        true
+    }
+
     /// A message was sent that attaches before `next`; with entries, they end at `last` and have this size,
     /// otherwise it is 0.
     pub fn sent(&mut self, now: Time, last: Index, size: usize) {
-        self.last_send = Some(now);
-        self.unanswered += 1;
+        self.count_message(now);
         match &mut self.mode {
             Mode::Probe { .. } => self.probe_until(last),
             Mode::Pipeline if size > 0 => {
@@ -150,6 +196,7 @@ impl Progress {
     pub fn snapshot_sent(&mut self) {
         if let Mode::Snapshot { answers_until_behind, .. } = &mut self.mode {
             self.unanswered += 1;
+            self.behind_marker += 1;
             *answers_until_behind = Some(self.unanswered);
         }
     }
@@ -404,6 +451,34 @@ mod tests {
         progress.answered();
         assert!(progress.succeeded_with_tail(Index(104), term_start));
         assert_eq!((progress.mode, progress.matched), (Mode::Pipeline, Index(104)));
+    }
+
+    /// A C server of which many answers were lost, and which may have entries of others.
+    #[test]
+    fn a_marker_tells_where_counting_answers_begins_again() {
+        let mut progress = Progress::new(Index(10));
+        (0..9).for_each(|_| progress.sent(Time(1), Index(10), 0));
+        reject(&mut progress, 2, 10, 5);
+        assert!(progress.needs_marker());
+        let marker = progress.send_marker(Time(3));
+        progress.sent(Time(4), Index(8), 8);
+        progress.answered();
+        assert!(
+            !progress.succeeded_with_tail(Index(20), Index(7)),
+            "behind the marker, and not yet known to be"
+        );
+        progress.answered();
+        assert!(progress.marker_answered(marker));
+        assert_eq!((progress.mode, progress.next), (Mode::Probe { waiting: false }, Index(6)));
+        progress.sent(Time(5), Index(8), 8);
+        progress.answered();
+        assert!(
+            !progress.succeeded_with_tail(Index(20), Index(7)),
+            "the answer to the message before this one"
+        );
+        progress.answered();
+        assert!(progress.succeeded_with_tail(Index(20), Index(7)));
+        assert!(!progress.marker_answered(Index(8)), "an index that a log may have");
     }
 
     #[test]

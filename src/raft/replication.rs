@@ -93,11 +93,14 @@ impl Raft {
         };
         let Some(progress) = leader.progress.get_mut(&from.id) else { return };
         progress.answered();
+        progress.counted = stamp.is_none();
         if let Some(stamp) = stamp {
             // Stamps that were never given out prove nothing.
             progress.stamp = progress.stamp.max(leader.leases.known(stamp));
         }
-        if result.rejected > Index(0) {
+        if progress.marker_answered(result.rejected) {
+            // It says nothing about the log.
+        } else if result.rejected > Index(0) {
             if progress.mode == Mode::Pipeline && ignores_refusal {
                 return;
             }
@@ -223,6 +226,11 @@ impl Sender<'_> {
         let due = |sent: Time| self.now.0 >= sent.0 + self.heartbeat_ms;
         let again = progress.last_send.is_none_or(due);
         let mut heartbeat = heartbeat || again;
+        if again && progress.counted && progress.needs_marker() {
+            let index = progress.send_marker(self.now);
+            send(ToSend::Append(self.message(index, self.term, Vec::new(), leases)));
+            return;
+        }
         loop {
             let may_send = progress.may_send();
             let probe = may_send && matches!(progress.mode, Mode::Probe { .. });

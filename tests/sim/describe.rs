@@ -1,11 +1,14 @@
 //! Messages and outputs as lines of a trace, and as a C server would send them.
 
-use dqlite::raft::message::{AppendEntriesResult, Features, RequestVote, RequestVoteResult};
-use dqlite::raft::{Message, Output};
+use dqlite::raft::message::{AppendEntries, AppendEntriesResult, Features, RequestVote, RequestVoteResult};
+use dqlite::raft::{Index, Message, Output};
 
-/// What a C server would have sent.
-pub fn as_plain(message: Message) -> Message {
+/// What a C server would have sent. As a leader it tells of everything committed, wherever the message ends.
+pub fn as_plain(message: Message, commit_index: Index) -> Message {
     match message {
+        Message::AppendEntries(append) => {
+            Message::AppendEntries(AppendEntries { leader_commit: commit_index, ..append })
+        }
         Message::RequestVote(vote) => Message::RequestVote(RequestVote { keeps_lease: false, ..vote }),
         Message::RequestVoteResult(result) => {
             Message::RequestVoteResult(RequestVoteResult { keeps_lease: false, ..result })

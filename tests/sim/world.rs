@@ -577,7 +577,10 @@ impl World {
     // ---- network ----
 
     fn send(&mut self, from: usize, to: usize, message: Message) {
-        let message = if self.settings.plain[from] { as_plain(message) } else { message };
+        let message = match &self.nodes[from].raft {
+            Some(raft) if self.settings.plain[from] => as_plain(message, raft.status().commit_index),
+            _ => message,
+        };
 
         let verdict = self.checker.sent(from, id_of(to), &message, &self.nodes[from].disk);
         self.judge(verdict);
