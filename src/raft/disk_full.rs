@@ -19,12 +19,15 @@ use crate::config::DISK_FULL_RETRY_MS;
 
 impl Raft {
     pub(super) fn disk_full(&mut self, seq: Seq, stored: Index, out: &mut Outputs) -> Result<(), StepError> {
+        let before = self.persistence.persisted_index();
         self.persistence.drop_appends(seq, stored)?;
         self.full_until = Some(Time(self.now.0 + DISK_FULL_RETRY_MS));
         // What was stored of the dropped append counts, too.
         self.commit_by_counting(out);
         let kept = self.persistence.persisted_index().max(self.commit_index);
-        if !self.is_alone() {
+        // Of a proposal of several entries some are stored: that is no clean refusal.
+        let partly = self.persistence.persisted_index() > before;
+        if partly || !self.is_alone() {
             let led = matches!(self.standing, Standing::Leader(_));
             self.step_down(out);
             self.give_up_transfer(out);

@@ -55,13 +55,7 @@ impl Raft {
             return;
         }
         if !self.matches_at(&message) {
-            if self.full_until.is_some() {
-                // What is missing could not be stored, so the leader need not look for it yet.
-                self.answer(&from, self.result(Index(0), Index(0), stamp), None, out);
-            } else if prev_index > self.commit_index {
-                let hint = self.where_logs_may_meet(prev_index);
-                self.answer(&from, self.result(prev_index, hint, stamp), None, out);
-            }
+            self.answer_mismatch(&from, prev_index, stamp, out);
             return;
         }
         let mut last_new = Index(prev_index.0 + message.entries.len() as u64);
@@ -121,6 +115,16 @@ impl Raft {
         } else {
             let stored = last_new.min(self.persistence.persisted_index());
             self.answer(to, self.result(Index(0), stored, stamp), None, out);
+        }
+    }
+
+    fn answer_mismatch(&self, to: &Peer, prev_index: Index, stamp: Stamp, out: &mut Outputs) {
+        if self.full_until.is_some() {
+            // What is missing could not be stored, so the leader need not look for it yet.
+            self.answer(to, self.result(Index(0), Index(0), stamp), None, out);
+        } else if prev_index > self.commit_index {
+            let hint = self.where_logs_may_meet(prev_index);
+            self.answer(to, self.result(prev_index, hint, stamp), None, out);
         }
     }
 

@@ -134,7 +134,8 @@ impl Progress {
         self.behind_marker += 1;
     }
 
-    /// Whether so many answers are missing that some of them will never come, and counting them leads nowhere.
+    /// Whether so many answers are missing that some of them will never come, and counting them leads
+    /// nowhere.
     pub fn needs_marker(&self) -> bool {
         matches!(self.mode, Mode::Probe { .. }) && self.answers_until_probe > UNANSWERED_MAX
     }
