@@ -140,6 +140,12 @@ pub const SNAPSHOTS_KEPT: usize = 2;
 pub const FORCED_TERM_STEP: u64 = 1_000_000;
 /// Bytes waiting for the disk before new proposals have to wait.
 pub const DISK_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Time between two attempts to do what a full disk refused, in milliseconds. Writes resume within two
+/// seconds of the space being back: two spare segments, then the refusal ends.
+pub const DISK_FULL_RETRY_MS: u64 = 250;
+/// Time after which a leader hears that its snapshot could not be stored, and sends it again, in
+/// milliseconds.
+pub const INSTALL_RETRY_MS: u64 = 1000;
 /// Longest data directory path in bytes, as in C.
 pub const DATA_DIR_PATH_MAX: usize = 894;
 

@@ -15,6 +15,7 @@
 //! propose 7 aa bb                                      token, commands
 //! barrier 8                                            token
 //! persisted 1 / disk-failed 1                          request
+//! disk-full 1 5                                        request, last index on disk
 //! applied 3 / snapshot-taken 3 64 / snapshot-failed 3  index, size in bytes
 //! tick / expire                                        expire: at the deadline
 //! at 3000                                              time of the next input; else a millisecond later
@@ -199,6 +200,7 @@ fn parse_input(words: &[&str], details: &[&str]) -> Result<Input, String> {
         },
         "barrier" => Input::Barrier { token: token()? },
         "persisted" => Input::Persisted { seq: seq()? },
+        "disk-full" => Input::DiskFull { seq: seq()?, stored: Index(number(words.get(2))?) },
         "disk-failed" => Input::DiskFailed { seq: seq()? },
         "applied" => Input::Applied { index: index()? },
         "snapshot-taken" => Input::SnapshotTaken { index: index()?, size_bytes: number(words.get(2))? },

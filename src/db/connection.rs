@@ -295,6 +295,9 @@ impl DatabaseConnection {
             // This node may lead again, but the session is to begin anew: see the gateway.
             return Err(Refused::NotLeader.into());
         }
+        if self.registry.status.is_space_low() {
+            return Err(failure::DISK_FULL.into());
+        }
         if !self.registry.status.is_ready() {
             self.confirm().await?;
         }

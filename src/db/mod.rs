@@ -65,6 +65,8 @@ pub enum Refused {
     NotLeader,
     /// Leadership ended while a transaction of the request waited for its commit: its outcome is unknown.
     LeadershipLost,
+    /// The disk is full: the transaction is nowhere.
+    DiskFull,
 }
 
 /// What a client is told when its request fails.
@@ -104,6 +106,7 @@ impl From<Refused> for Failure {
         match refused {
             Refused::NotLeader => failure::NOT_LEADER.into(),
             Refused::LeadershipLost => failure::LEADERSHIP_LOST.into(),
+            Refused::DiskFull => failure::DISK_FULL.into(),
         }
     }
 }

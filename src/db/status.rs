@@ -18,6 +18,7 @@ pub struct Status {
     /// A transfer of this node's leadership is under way: who leads next is known when it ends.
     transferring: watch::Sender<bool>,
     stopping: AtomicBool,
+    space_is_low: AtomicBool,
     busy_timeout_ms: AtomicU32,
     failure_domain: AtomicU64,
     weight: AtomicU64,
@@ -32,6 +33,7 @@ impl Default for Status {
             period: watch::Sender::new(0),
             transferring: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
+            space_is_low: AtomicBool::new(false),
             busy_timeout_ms: AtomicU32::new(0),
             failure_domain: AtomicU64::new(0),
             weight: AtomicU64::new(0),
@@ -100,6 +102,16 @@ impl Status {
     /// The current period of leadership; watch it to learn of the end.
     pub fn period(&self) -> watch::Receiver<u64> {
         self.period.subscribe()
+    }
+
+    /// Whether the disk has only its reserve left: no transaction may begin to write.
+    pub fn is_space_low(&self) -> bool {
+        self.space_is_low.load(Ordering::Acquire)
+    }
+
+    /// See [`Status::is_space_low`].
+    pub fn set_space_low(&self, is_low: bool) {
+        self.space_is_low.store(is_low, Ordering::Release);
     }
 
     /// Statements that still run shall be interrupted.

@@ -2,6 +2,7 @@
 //! for SQLite, for another server or for a client; runs no SQL.
 
 use super::fault::Fence;
+use super::held::{Held, HeldMessages};
 use super::membership::Membership;
 use crate::config::{APPLY_RETRY_MS, DISK_QUEUE_BYTES_MAX};
 use crate::db::{self, Database, Fsm, Proposal, Refused, Registry, Snapshot};
@@ -95,14 +96,6 @@ enum Waiting {
     Order(oneshot::Sender<Result<(), Refusal>>),
 }
 
-/// A message that must not leave before a request to the disk is durable.
-struct Held {
-    after: Seq,
-    to: ServerId,
-    address: String,
-    message: Message,
-}
-
 /// The content of a snapshot for a server that is far behind.
 struct SnapshotRead {
     to: ServerId,
@@ -132,12 +125,13 @@ pub struct Driver {
     /// A database cannot be changed before a session has rolled back.
     blocked: bool,
     tokens: u64,
+    /// Why transactions were dropped last.
+    voided_by: Refused,
     /// The proposal that is being stepped: `Accepted` moves it to `pending`.
     proposing: Option<Proposal>,
     pending: VecDeque<Pending>,
     waiting: HashMap<Token, Waiting>,
-    /// In order of `after`.
-    held: VecDeque<Held>,
+    held: HeldMessages,
     installing: Option<Installing>,
     snapshots: (mpsc::UnboundedSender<SnapshotRead>, mpsc::UnboundedReceiver<SnapshotRead>),
     /// Open connections of each other server to us.
@@ -174,10 +168,11 @@ impl Driver {
             reported: Index(0),
             blocked: false,
             tokens: 0,
+            voided_by: Refused::NotLeader,
             proposing: None,
             pending: VecDeque::new(),
             waiting: HashMap::new(),
-            held: VecDeque::new(),
+            held: HeldMessages::default(),
             installing: None,
             snapshots: mpsc::unbounded_channel(),
             connections: HashMap::new(),
@@ -281,6 +276,23 @@ impl Driver {
                 self.step(Input::DiskFailed { seq })?;
                 Err(Fault(format!("writing the log failed: {error}")))
             }
+            store::Event::Full { seq, stored, error } => {
+                tracing::warn!(%error, "no space for entries of the log");
+                self.held.drop_behind(seq);
+                // Whatever the core asks for after it has heard of this is carried out again.
+                self.parts.store.resume();
+                self.step(Input::DiskFull { seq, stored })
+            }
+            store::Event::SpaceLow { error } => {
+                tracing::warn!(%error, "no space for more log: writes are refused, reads go on");
+                self.parts.registry.status.set_space_low(true);
+                Ok(())
+            }
+            store::Event::SpaceBack => {
+                tracing::info!("there is space for the log again: writes go on");
+                self.parts.registry.status.set_space_low(false);
+                Ok(())
+            }
             store::Event::SnapshotStored { index, size_bytes } => {
                 self.step(Input::SnapshotTaken { index, size_bytes })
             }
@@ -335,7 +347,7 @@ impl Driver {
     fn propose(&mut self, proposal: Proposal) -> Result<(), Fault> {
         if proposal.database.void_count() != proposal.void_count {
             // It was built on transactions that have been dropped since.
-            let _ = proposal.done.send(Err(Refused::NotLeader));
+            let _ = proposal.done.send(Err(self.voided_by));
             return Ok(());
         }
         let token = self.next_token();
@@ -393,7 +405,7 @@ impl Driver {
             Output::Append { first_index, entries, seq } => store.append(first_index, entries, seq),
             Output::Truncate { from, seq } => store.truncate(from, seq),
             Output::Send { to, address, message, after: Some(after) } => {
-                self.held.push_back(Held { after, to, address, message });
+                self.held.keep(after, Held { to, address, message });
             }
             Output::Send { to, address, message, after: None } => {
                 self.parts.peers.send(to, &address, message)
@@ -426,9 +438,8 @@ impl Driver {
     }
 
     fn release_held(&mut self, durable: Seq) {
-        while self.held.front().is_some_and(|held| held.after <= durable) {
-            let Some(held) = self.held.pop_front() else { return };
-            self.parts.peers.send(held.to, &held.address, held.message);
+        while let Some(Held { to, address, message }) = self.held.release(durable) {
+            self.parts.peers.send(to, &address, message);
         }
     }
 
@@ -478,8 +489,9 @@ impl Driver {
                     && self.pending.front().is_some_and(|own| own.token == token)
                     && let Some(own) = self.pending.pop_front()
                 {
+                    self.voided_by = refused(refusal);
                     own.database.void_speculation();
-                    let _ = own.done.send(Err(refused(refusal)));
+                    let _ = own.done.send(Err(self.voided_by));
                 }
             }
         }
@@ -488,6 +500,7 @@ impl Driver {
     /// Everything speculative is void, here and in the sessions.
     fn end_leadership(&mut self) {
         self.parts.registry.status.end_leading();
+        self.voided_by = Refused::NotLeader;
         for own in self.pending.drain(..) {
             let _ = own.done.send(Err(Refused::LeadershipLost));
         }
@@ -583,6 +596,7 @@ async fn sleep(duration: Option<Duration>) {
 fn refused(refusal: Refusal) -> Refused {
     match refusal {
         Refusal::NotLeader => Refused::NotLeader,
+        Refusal::DiskFull => Refused::DiskFull,
         _ => Refused::LeadershipLost,
     }
 }

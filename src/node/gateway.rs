@@ -385,6 +385,7 @@ fn change_failure(refusal: Refusal) -> failure::Failure {
         Refusal::CantChange => failure::CHANGE_IN_PROGRESS,
         Refusal::TooBig => failure::TOO_BIG,
         Refusal::NoConnection => failure::NO_CONNECTION,
+        Refusal::DiskFull => failure::DISK_FULL,
         Refusal::NotTransferred => failure::TRANSFER_FAILED,
     }
 }

@@ -11,6 +11,7 @@ mod client;
 mod driver;
 mod fault;
 mod gateway;
+mod held;
 mod id;
 mod membership;
 mod running;

@@ -106,6 +106,11 @@ impl Raft {
         self.timer.fires_at = Time(self.now.0 + self.timer.timeout_ms);
     }
 
+    /// Nobody else can be elected: as soon as it may give a vote.
+    pub(super) fn hurry_election(&mut self) {
+        self.timer.fires_at = self.vote_window_end().max(self.now);
+    }
+
     /// End of the time in which this server gives no vote; see the module `lease`.
     pub(super) fn vote_window_end(&self) -> Time {
         let started = if self.has(Bug::LeaseForgottenByRestart) { Time(0) } else { self.started_at };
@@ -183,7 +188,7 @@ impl Raft {
         }
         self.draw_timer();
         if sole_voter {
-            self.timer.fires_at = self.vote_window_end();
+            self.hurry_election();
         }
     }
 

@@ -55,15 +55,17 @@ impl Raft {
             return;
         }
         if !self.matches_at(&message) {
-            if prev_index > self.commit_index {
-                let hint = self.where_logs_may_meet(prev_index);
-                self.answer(&from, self.result(prev_index, hint, stamp), None, out);
-            }
+            self.answer_mismatch(&from, prev_index, stamp, out);
             return;
         }
-        let last_new = Index(prev_index.0 + message.entries.len() as u64);
+        let mut last_new = Index(prev_index.0 + message.entries.len() as u64);
         let leader_commit = message.leader_commit;
         let first_missing = match self.compare_tail(&message) {
+            Tail::Missing(first) | Tail::Differs(_, first) if self.full_until.is_some() => {
+                // As if the message ended here.
+                last_new = Index(prev_index.0 + first as u64);
+                None
+            }
             Tail::Present
                 if self.has(Bug::TruncateMatchingTail)
                     && last_new > prev_index
@@ -113,6 +115,16 @@ impl Raft {
         } else {
             let stored = last_new.min(self.persistence.persisted_index());
             self.answer(to, self.result(Index(0), stored, stamp), None, out);
+        }
+    }
+
+    fn answer_mismatch(&self, to: &Peer, prev_index: Index, stamp: Stamp, out: &mut Outputs) {
+        if self.full_until.is_some() {
+            // What is missing could not be stored, so the leader need not look for it yet.
+            self.answer(to, self.result(Index(0), Index(0), stamp), None, out);
+        } else if prev_index > self.commit_index {
+            let hint = self.where_logs_may_meet(prev_index);
+            self.answer(to, self.result(prev_index, hint, stamp), None, out);
         }
     }
 
@@ -211,7 +223,9 @@ impl Raft {
         if present && !self.has(Bug::InstallOlderSnapshot) {
             // Nothing in it that is not here (dissertation 5.3).
             let in_flight = self.persistence.append_in_flight(last_index);
-            self.answer(&from, self.result(Index(0), last_index, Stamp(0)), in_flight, out);
+            // A full disk may owe us what is committed.
+            let stored = last_index.min(self.persistence.last_index());
+            self.answer(&from, self.result(Index(0), stored, Stamp(0)), in_flight, out);
             return;
         }
         if self.snapshots.is_in_progress() {

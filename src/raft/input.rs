@@ -101,6 +101,15 @@ pub enum Input {
         /// First request that failed.
         seq: Seq,
     },
+    /// There was no space for the append `seq`. Everything before it is durable; no append from `seq` on that
+    /// was asked for so far is carried out, all other requests are. Tried again after
+    /// [`DISK_FULL_RETRY_MS`](crate::config::DISK_FULL_RETRY_MS).
+    DiskFull {
+        /// First append that was dropped.
+        seq: Seq,
+        /// Last entry of the log on disk, if some of that append is there.
+        stored: Index,
+    },
     /// Append these commands to the log, if this server leads.
     Propose {
         /// Names the proposal in the outputs.

@@ -77,6 +77,14 @@ impl Leader {
         }
     }
 
+    /// Refuses what waits for entries behind `kept`, for which there was no space.
+    pub fn refuse_behind(&mut self, kept: Index, out: &mut Outputs) {
+        let split = self.waiting.partition_point(|waiting| waiting.index <= kept);
+        for Waiting { token, .. } in self.waiting.drain(split..) {
+            out.push(Output::Complete { token, result: Err(Refusal::DiskFull) });
+        }
+    }
+
     /// Completes everything that still waits with "leadership lost".
     pub fn refuse_waiting(self, out: &mut Outputs) {
         let promoted = self.promotion.iter().map(|promotion| promotion.token);

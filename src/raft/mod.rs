@@ -17,6 +17,7 @@
 mod barrier;
 mod commit;
 pub mod configuration;
+mod disk_full;
 mod election;
 mod error;
 mod follower;
@@ -85,6 +86,8 @@ pub struct Raft {
     applied_index: Index,
     snapshots: SnapshotSchedule,
     installation: Option<Installation>,
+    /// The disk was full, and is tried again then.
+    full_until: Option<Time>,
     /// The newest snapshot that arrived during an installation, or while one of our own was written.
     next_installation: Option<(Peer, message::InstallSnapshot)>,
     #[cfg(feature = "planted-bugs")]
@@ -155,6 +158,7 @@ impl Raft {
             applied_index: Index(0),
             snapshots: SnapshotSchedule::default(),
             installation: None,
+            full_until: None,
             next_installation: None,
             #[cfg(feature = "planted-bugs")]
             bug: None,
@@ -185,6 +189,7 @@ impl Raft {
             Input::ConnectionLost { leader } => self.connection_lost(leader),
             Input::Persisted { seq } => self.persisted(seq, out)?,
             Input::DiskFailed { seq } => self.disk_failed(seq, out)?,
+            Input::DiskFull { seq, stored } => self.disk_full(seq, stored, out)?,
             Input::Propose { token, commands } => self.propose(token, commands, out)?,
             Input::Barrier { token } => self.barrier(token, out),
             Input::Read { token } => self.read(token, out),
@@ -201,6 +206,7 @@ impl Raft {
 
     fn tick(&mut self, out: &mut Outputs) {
         self.transfer_tick(out);
+        self.disk_full_tick(out);
         match self.standing {
             Standing::Leader(_) => self.leader_tick(out),
             Standing::Follower(_) | Standing::Candidate(_) => self.election_tick(out),
@@ -238,7 +244,7 @@ impl Raft {
             Standing::Leader(leader) => self.leader_deadline(leader),
             Standing::Follower(_) | Standing::Candidate(_) => self.election_deadline(),
         };
-        deadline.into_iter().chain(self.transfer_deadline()).min()
+        deadline.into_iter().chain(self.transfer_deadline()).chain(self.full_until).min()
     }
 
     /// A read-only view.

@@ -26,6 +26,9 @@ pub enum Refusal {
     /// Leadership ended while the entry waited: it may or may not survive.
     #[error("leadership lost")]
     LeadershipLost,
+    /// There was no space for the entry. Nobody has it.
+    #[error("database or disk is full")]
+    DiskFull,
     /// No server with this id can be removed or become leader.
     #[error("server ID is not valid")]
     BadId,
@@ -106,7 +109,8 @@ pub enum Output {
         address: String,
         /// What.
         message: Message,
-        /// Hold the message back until this request is durable; drop it if the disk fails.
+        /// Hold the message back until this request is durable; drop it if the disk fails, or if there was no
+        /// space for this request or one before it.
         after: Option<Seq>,
     },
     /// Send InstallSnapshot with the snapshot at `index` and this term, then report `SnapshotSent`.

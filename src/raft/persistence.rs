@@ -47,8 +47,7 @@ impl Persistence {
 
     /// Numbers an append of the entries from `first` to `last`.
     pub fn append(&mut self, first: Index, last: Index) -> Seq {
-        let end = self.appends.back().map_or(self.persisted_index, |append| append.last);
-        assert_eq!(first, end.next(), "append leaves a gap or overlaps on disk");
+        assert_eq!(first, self.last_index().next(), "append leaves a gap or overlaps on disk");
         assert!(last >= first, "append from {first} to {last} is empty");
         assert!(!self.has_failed(), "append after the disk failed");
         self.last_seq = self.last_seq.next();
@@ -133,6 +132,26 @@ impl Persistence {
         let lost = self.appends.get(keep).map(|append| append.first);
         self.appends.truncate(keep);
         Ok(lost)
+    }
+
+    /// The appends from `seq` on are dropped, except for entries up to `stored`.
+    pub fn drop_appends(&mut self, seq: Seq, stored: Index) -> Result<(), StepError> {
+        self.check_known(seq)?;
+        let earlier = self.appends.front().is_some_and(|append| append.seq < seq);
+        if seq <= self.durable_seq || self.has_failed() || earlier {
+            return Err(StepError::ContradictoryRequest { seq });
+        }
+        // If a truncation came in between, what is left of it does not belong to our log any more.
+        if let Some(append) = self.appends.front().filter(|append| append.seq == seq) {
+            self.persisted_index = self.persisted_index.max(stored.min(append.last));
+        }
+        self.appends.clear();
+        Ok(())
+    }
+
+    /// The end of what is durable or in flight.
+    pub fn last_index(&self) -> Index {
+        self.appends.back().map_or(self.persisted_index, |append| append.last)
     }
 
     fn check_known(&self, seq: Seq) -> Result<(), StepError> {

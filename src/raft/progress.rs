@@ -229,8 +229,8 @@ impl Progress {
         let news = end.min(last) > self.matched;
         self.matched = self.matched.max(end.min(last));
         self.probe_from(self.matched.next());
-        // Without news, the shortest message of this probe carried nothing. The next one may, but not before it
-        // is time: this answer would ask for it at once, and so on.
+        // Without news, the shortest message of this probe carried nothing. The next one may, but not before
+        // it is time: this answer would ask for it at once, and so on.
         self.mode = Mode::Probe { waiting: !news };
         news
     }

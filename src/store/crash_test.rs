@@ -402,6 +402,7 @@ fn note(expected: &mut Expected, event: &Event) {
         Event::SnapshotStored { index, .. } => (0, snapshot(index)),
         Event::SnapshotInstalled { index } => (request(index), snapshot(index)),
         Event::Failed { .. } | Event::SnapshotFailed { .. } | Event::SnapshotInstallFailed { .. } => (0, 0),
+        Event::Full { .. } | Event::SpaceLow { .. } | Event::SpaceBack => (0, 0),
     };
     drop(history);
     expected.states[0] = expected.states[0].max(reported);

@@ -5,7 +5,7 @@
 //! process exclude each other, too. Nothing is removed without it: creating a node on a directory in use
 //! changes nothing.
 
-use super::error::{Error, describe};
+use super::error::{Error, describe, synced};
 use super::fs::{Disk, Existing, Fs};
 use super::list::{ClosedName, Listing, TEMPORARY_PREFIX};
 use super::load::{self, Loaded};
@@ -110,12 +110,35 @@ pub(super) fn write_closed(fs: &dyn Fs, dir: &Path, first: Index, entries: &[Ent
 /// Writes a file under a temporary name and renames it once it is durable: a crash leaves the file that had
 /// the name before, or all of the new one.
 pub(super) fn write_whole(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = dir.join(format!("{TEMPORARY_PREFIX}{name}"));
-    let file = fs.create(&temporary, Existing::Replace)?;
+    let temporary = temporary(dir, name);
+    let write = || {
+        let file = fs.create(&temporary, Existing::Replace)?;
+        file.write_at(bytes, 0)?;
+        synced(file.sync())?;
+        fs.rename(&temporary, &dir.join(name))
+    };
+    write().inspect_err(|_| {
+        // What is left of it takes space; the next start removes it, too.
+        let _ = fs.remove(&temporary);
+    })?;
+    synced(fs.sync_dir(dir))
+}
+
+/// Gives a file new content without any space for it: the file that has the name must not be needed any more,
+/// and its blocks are written to under a temporary name. A crash leaves no file of the name, or the new one.
+pub(super) fn write_recycled(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let (path, temporary) = (dir.join(name), temporary(dir, name));
+    fs.rename(&path, &temporary)?;
+    synced(fs.sync_dir(dir))?;
+    let file = fs.open(&temporary)?;
     file.write_at(bytes, 0)?;
-    file.sync()?;
-    fs.rename(&temporary, &dir.join(name))?;
-    fs.sync_dir(dir)
+    synced(file.sync())?;
+    fs.rename(&temporary, &path)?;
+    synced(fs.sync_dir(dir))
+}
+
+fn temporary(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{TEMPORARY_PREFIX}{name}"))
 }
 
 fn check(path: &Path) -> Result<(), Error> {

@@ -1,6 +1,8 @@
 //! What can go wrong with a data directory. The texts of the set-up errors are those of the C library, which
 //! callers of the C API have come to match on; each has a test.
 
+use rustix::io::Errno;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Why a data directory cannot be used.
@@ -47,6 +49,9 @@ pub enum Error {
     /// A file operation failed while the node ran.
     #[error("{0}")]
     Disk(String),
+    /// There was no space for a file operation, and nothing has changed.
+    #[error("{0}")]
+    NoSpace(String),
     /// The store was asked for something after it had failed or stopped.
     #[error("the log is closed")]
     Closed,
@@ -54,12 +59,24 @@ pub enum Error {
 
 impl Error {
     /// A failed file operation of a running node, with the file it failed on.
-    pub(super) fn disk(action: &str, path: &Path, error: &std::io::Error) -> Error {
-        Error::Disk(describe(action, path, error))
+    pub(super) fn disk(action: &str, path: &Path, error: &io::Error) -> Error {
+        let text = describe(action, path, error);
+        if is_no_space(error) { Error::NoSpace(text) } else { Error::Disk(text) }
     }
 }
 
+/// Whether an operation failed because the file system or the quota is full.
+pub(super) fn is_no_space(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
+}
+
+/// The result of a sync. After a failed one nobody knows what is on disk, whatever the reason: it is never
+/// taken for a mere lack of space.
+pub(super) fn synced(result: io::Result<()>) -> io::Result<()> {
+    result.map_err(|e| if is_no_space(&e) { io::Error::other(e.to_string()) } else { e })
+}
+
 /// A failed file operation in one line: what was tried, on what, and why it failed.
-pub(super) fn describe(action: &str, path: &Path, error: &std::io::Error) -> String {
+pub(super) fn describe(action: &str, path: &Path, error: &io::Error) -> String {
     format!("{action} {}: {error}", path.display())
 }

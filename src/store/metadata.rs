@@ -17,8 +17,8 @@
 //! The C library writes in place; what a crash leaves of the first write to a file may be too short, and then
 //! counts as absent. A file that became too short later is refused: it may have been the one in force.
 
-use super::directory::write_whole;
-use super::error::Error;
+use super::directory::{write_recycled, write_whole};
+use super::error::{Error, is_no_space};
 use super::fs::Fs;
 use crate::codec::Reader;
 use crate::raft::{ServerId, Term};
@@ -37,6 +37,10 @@ pub struct Metadata {
     pub term: Term,
     /// Vote given in that term.
     pub voted_for: Option<ServerId>,
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 impl Metadata {
@@ -111,7 +115,14 @@ impl Metadata {
     ) -> Result<(), Error> {
         let next = Metadata { version: self.version + 1, term, voted_for };
         let name = if next.version % 2 == 1 { "metadata1" } else { "metadata2" };
-        write_whole(fs, dir, name, &next.encode()).map_err(|e| Error::disk("write", &dir.join(name), &e))?;
+        let bytes = next.encode();
+        let written = write_whole(fs, dir, name, &bytes).or_else(|e| match is_no_space(&e) {
+            // The file of this name is not in force: its place will do.
+            true => write_recycled(fs, dir, name, &bytes)
+                .map_err(|again| if is_missing(&again) { e } else { again }),
+            false => Err(e),
+        });
+        written.map_err(|e| Error::disk("write", &dir.join(name), &e))?;
         *self = next;
         Ok(())
     }

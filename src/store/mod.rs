@@ -10,7 +10,9 @@
 //!
 //! **Contract.** Requests become durable in the order in which they were made, and `Persisted { seq }` covers
 //! every request up to `seq`. It is sent only for what survives a power cut. After `Failed` nothing more is
-//! written: the node must be fenced.
+//! written: the node must be fenced. A lack of space is no failure as long as it is known what is on disk:
+//! see [`Event::Full`] and [`Event::SpaceLow`]; what must not be dropped, votes and truncations, is tried
+//! until it succeeds.
 
 #[cfg(test)]
 mod crash_fs;
@@ -74,6 +76,25 @@ pub enum Event {
         /// Why.
         error: Error,
     },
+    /// There was no space for the append `seq`. Everything before it is durable, and nothing is wrong: but no
+    /// append from `seq` on that was asked for before [`Store::resume`] is carried out. Votes and truncations
+    /// are.
+    Full {
+        /// First append that is dropped.
+        seq: Seq,
+        /// Last entry of the log on disk; some entries of that append may be there.
+        stored: Index,
+        /// What there was no space for.
+        error: Error,
+    },
+    /// No further segment can be prepared, for lack of space. What is there is for what is on its way, for
+    /// barriers and for changes of the configuration: no new transactions, please.
+    SpaceLow {
+        /// What there was no space for.
+        error: Error,
+    },
+    /// All spare segments are there again.
+    SpaceBack,
     /// A snapshot is durable.
     SnapshotStored {
         /// Last index it contains.
@@ -187,6 +208,11 @@ impl Store {
     /// Removes every entry from `from` on.
     pub fn truncate(&self, from: Index, seq: Seq) {
         self.request(Request::Truncate { from, seq });
+    }
+
+    /// Ends what [`Event::Full`] began: appends after this are carried out again.
+    pub fn resume(&self) {
+        self.request(Request::Resume);
     }
 
     /// Stores a snapshot, after those asked for before.

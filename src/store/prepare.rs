@@ -13,11 +13,12 @@
 //! The order of the counters is the order of the log. Spares are handed out in that order, and segments are
 //! closed in that order.
 
-use super::error::Error;
+use super::error::{Error, is_no_space, synced};
 use super::fs::{Existing, File, Fs};
 use super::list::{ClosedName, OpenName};
 use super::segment::FORMAT;
-use crate::config::{SPARE_FILL_BYTES, SPARE_SEGMENTS};
+use super::{Event, OnEvent};
+use crate::config::{DISK_FULL_RETRY_MS, SPARE_FILL_BYTES, SPARE_SEGMENTS};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// An open segment that nothing was written to.
 pub(super) struct Spare {
@@ -55,6 +57,10 @@ struct State {
     in_use: bool,
     /// Why the last attempt to prepare a spare failed; nobody may ever need it.
     no_spare: Option<Error>,
+    /// When to try again, if there was no space.
+    retry_at: Option<Instant>,
+    /// A lack of space was reported, and not yet its end.
+    space_is_low: bool,
     /// Why a segment could not be closed: the end of this store.
     failure: Option<Error>,
     stopping: bool,
@@ -78,14 +84,20 @@ pub(super) struct Segments {
 
 impl Segments {
     /// Starts the thread. No file is created before the first [`take`](Segments::take).
-    pub(super) fn start(fs: Arc<dyn Fs>, dir: PathBuf, segment_size: usize) -> Result<Segments, Error> {
+    pub(super) fn start(
+        fs: Arc<dyn Fs>,
+        dir: PathBuf,
+        segment_size: usize,
+        on_event: Arc<OnEvent>,
+    ) -> Result<Segments, Error> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             work: Condvar::new(),
             done: Condvar::new(),
             wanted: AtomicBool::new(false),
         });
-        let mut worker = Worker { fs, dir, segment_size, next_counter: 1, shared: Arc::clone(&shared) };
+        let shared_too = Arc::clone(&shared);
+        let mut worker = Worker { fs, dir, segment_size, next_counter: 1, shared: shared_too, on_event };
         let thread = std::thread::Builder::new()
             .name("dqlite/segments".into())
             .spawn(move || worker.run_guarded())
@@ -178,6 +190,7 @@ struct Worker {
     segment_size: usize,
     next_counter: u64,
     shared: Arc<Shared>,
+    on_event: Arc<OnEvent>,
 }
 
 impl Worker {
@@ -199,14 +212,7 @@ impl Worker {
                 Task::End => return,
                 Task::Prepare => {
                     let prepared = self.prepare();
-                    let mut state = self.shared.state.lock();
-                    match prepared {
-                        Ok(spare) => state.ready.push_back(spare),
-                        Err(error) => {
-                            tracing::warn!(%error, "no spare segment");
-                            state.no_spare = Some(error);
-                        }
-                    }
+                    self.note_prepared(prepared);
                     Ok(())
                 }
                 Task::Run(Job::Close(close)) => self.close(close),
@@ -221,6 +227,35 @@ impl Worker {
                 return;
             }
             self.shared.done.notify_all();
+        }
+    }
+
+    /// A lack of space is reported once, and so is its end: when all spares are there.
+    fn note_prepared(&self, prepared: Result<Spare, Error>) {
+        let mut state = self.shared.state.lock();
+        let was_low = state.space_is_low;
+        state.retry_at = None;
+        let event = match prepared {
+            Ok(spare) => {
+                state.ready.push_back(spare);
+                state.space_is_low &= state.ready.len() < SPARE_SEGMENTS;
+                (was_low && !state.space_is_low).then_some(Event::SpaceBack)
+            }
+            Err(error) => {
+                if matches!(error, Error::NoSpace(_)) {
+                    state.retry_at = Some(Instant::now() + Duration::from_millis(DISK_FULL_RETRY_MS));
+                    state.space_is_low = true;
+                }
+                if !was_low {
+                    tracing::warn!(%error, "no spare segment");
+                }
+                state.no_spare = Some(error.clone());
+                (state.space_is_low && !was_low).then_some(Event::SpaceLow { error })
+            }
+        };
+        drop(state);
+        if let Some(event) = event {
+            (self.on_event)(event);
         }
     }
 
@@ -243,14 +278,20 @@ impl Worker {
             if state.in_use && state.ready.len() < SPARE_SEGMENTS && state.no_spare.is_none() {
                 return Task::Prepare;
             }
-            self.shared.work.wait(&mut state);
+            match state.retry_at {
+                None => self.shared.work.wait(&mut state),
+                Some(retry_at) => {
+                    if self.shared.work.wait_until(&mut state, retry_at).timed_out() {
+                        (state.no_spare, state.retry_at) = (None, None);
+                    }
+                }
+            }
         }
     }
 
     fn prepare(&mut self) -> Result<Spare, Error> {
         loop {
             let name = OpenName(self.next_counter);
-            self.next_counter += 1;
             let path = self.dir.join(name.to_string());
             let prepared = self.fs.create(&path, Existing::Refuse).and_then(|file| {
                 self.fill(&*file).inspect_err(|_| {
@@ -260,8 +301,14 @@ impl Worker {
                 Ok(Spare { name, file })
             });
             match prepared {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
-                prepared => return prepared.map_err(|e| Error::disk("prepare", &path, &e)),
+                // Not even its name exists.
+                Err(e) if is_no_space(&e) => return Err(Error::disk("prepare", &path, &e)),
+                prepared => {
+                    self.next_counter += 1;
+                    if !prepared.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists) {
+                        return prepared.map_err(|e| Error::disk("prepare", &path, &e));
+                    }
+                }
             }
         }
     }
@@ -297,10 +344,20 @@ impl Worker {
         let path = self.dir.join(name.to_string());
         let done = || {
             file.set_len(used)?;
-            file.sync()?;
+            synced(file.sync())?;
             self.fs.rename(&path, &self.dir.join(closed.to_string()))?;
-            self.fs.sync_dir(&self.dir)
+            synced(self.fs.sync_dir(&self.dir))
         };
-        done().map_err(|e| Error::disk("close", &path, &e))
+        loop {
+            let result = done().map_err(|e| Error::disk("close", &path, &e));
+            // Even a shorter file or another name can take space.
+            let Err(Error::NoSpace(reason)) = &result else { return result };
+            tracing::warn!(reason, "no space, trying again");
+            let mut state = self.shared.state.lock();
+            if state.stopping {
+                return result;
+            }
+            self.shared.work.wait_for(&mut state, Duration::from_millis(DISK_FULL_RETRY_MS));
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::raft::{Entry, Index, Seq, ServerId, Term};
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
 
 /// Something the disk thread is to do.
 pub(super) enum Request {
@@ -24,6 +25,8 @@ pub(super) enum Request {
         from: Index,
         seq: Seq,
     },
+    /// Carry out appends again.
+    Resume,
     /// Close the segment in use, and send once it and all before it are closed.
     CloseSegment {
         done: Sender<()>,
@@ -121,12 +124,23 @@ impl Queue {
         Taken::Requests
     }
 
+    /// Waits before something is tried again. Says no if the queue takes no more requests: then it is time to
+    /// give up.
+    pub(super) fn wait_to_retry(&self, delay: Duration) -> bool {
+        let deadline = Instant::now() + delay;
+        let mut state = self.state.lock();
+        while state.access == Access::Open && Instant::now() < deadline {
+            self.filled.wait_until(&mut state, deadline);
+        }
+        state.access == Access::Open
+    }
+
     /// Bytes of entries that are not durable yet.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Entries of this size became durable.
+    /// Entries of this size became durable, or were dropped.
     pub(super) fn release(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }

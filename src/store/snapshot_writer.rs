@@ -94,8 +94,8 @@ impl SnapshotWriter {
         target.write(point, &**content, *compression).map_err(Error::Disk)?;
         // From here on the snapshot exists. What cannot be removed is only in the way, and tried again next
         // time.
-        let removed = self.remove_old_snapshots().and_then(|()| self.remove_segments(point.index, *trailing));
-        if let Err(error) = removed {
+        let removed = [self.remove_old_snapshots(), self.remove_segments(point.index, *trailing)];
+        for error in removed.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, dir = %self.dir.display(), "old snapshots or segments stay");
         }
         Ok(())

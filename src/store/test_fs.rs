@@ -20,6 +20,8 @@ struct State {
     /// What fails once an operation was done.
     failing_after: Option<(&'static str, &'static str)>,
     is_holding: bool,
+    /// What there is no space for, and how many times more.
+    full: Option<(Vec<&'static str>, usize)>,
 }
 
 /// Operations are named "sync_data open-1", "rename open-1 0000000000000001-0000000000000009" and so on.
@@ -65,6 +67,26 @@ impl TestFs {
         self.shared.0.lock().failing_after = Some((done, operation));
     }
 
+    /// There is no space for operations whose names start with one of these, as many times. A write gets half
+    /// of its bytes to the file.
+    pub(super) fn no_space(&self, operations: &[&'static str], times: usize) {
+        self.shared.0.lock().full = Some((operations.to_vec(), times));
+    }
+
+    /// There is space again.
+    pub(super) fn free(&self) {
+        self.shared.0.lock().full = None;
+    }
+
+    fn finds_no_space(&self, operation: &str) -> bool {
+        let mut state = self.shared.0.lock();
+        let full = state
+            .full
+            .as_mut()
+            .filter(|(full, times)| *times > 0 && full.iter().any(|full| operation.starts_with(full)));
+        full.map(|(_, times)| *times -= 1).is_some()
+    }
+
     pub(super) fn operations(&self) -> Vec<String> {
         self.shared.0.lock().operations.clone()
     }
@@ -75,6 +97,9 @@ impl TestFs {
     }
 
     fn run<T>(&self, operation: String, action: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if self.finds_no_space(&operation) {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
         let mut state = self.shared.0.lock();
         while state.held == Some(&operation) {
             state.is_holding = true;
@@ -145,6 +170,10 @@ impl TestFile {
 
 impl File for TestFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.fs.finds_no_space(&format!("write {}", self.name)) {
+            self.file.write_at(&bytes[..bytes.len() / 2], offset)?;
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
         self.run("write", |file| file.write_at(bytes, offset))
     }
     fn allocate(&self, size: u64) -> io::Result<()> {

@@ -14,12 +14,14 @@
 //! snapshot. If neither tells it, which takes a segment longer than the log kept behind a snapshot, then the
 //! shorter one is closed while the longer one is still there. [`super::load`] knows which one is valid; the C
 //! library takes either, and if it starts on what a crash leaves then, the other is in its way later.
+//!
+//! The shorter one is written to a spare segment under a temporary name, which takes no space on a full disk.
+//! Without a spare nothing happens, and the disk thread tries again.
 
-use super::directory::{write_closed, write_whole};
-use super::error::Error;
-use super::fs::Fs;
-use super::list::{ClosedName, Listing};
-use super::prepare::Segments;
+use super::error::{Error, describe, synced};
+use super::fs::{File, Fs};
+use super::list::{ClosedName, Listing, TEMPORARY_PREFIX};
+use super::prepare::{Segments, Spare};
 use super::segment::{Segment, Tail, encode_closed};
 use crate::raft::{Entry, Index};
 use std::io;
@@ -35,24 +37,42 @@ pub(super) fn truncate(fs: &dyn Fs, dir: &Path, from: Index, segments: &Segments
             break;
         }
         if name.first >= from {
-            fs.remove(&path).and_then(|()| fs.sync_dir(dir)).map_err(failed)?;
+            fs.remove(&path).and_then(|()| synced(fs.sync_dir(dir))).map_err(failed)?;
             continue;
         }
         let entries = read(fs, &path, (from.0 - name.first.0) as usize)?;
-        if !known_by_its_place(&listing, position) {
-            write_closed(fs, dir, name.first, &entries).map_err(failed)?;
-            fs.remove(&path).and_then(|()| fs.sync_dir(dir)).map_err(failed)?;
-            continue;
-        }
-        // Its name is nobody else's, and everything that was written is in closed segments.
-        let open = segments.take()?.name.to_string();
-        fs.rename(&path, &dir.join(&open)).and_then(|()| fs.sync_dir(dir)).map_err(failed)?;
-        write_whole(fs, dir, &open, &encode_closed(&entries)).map_err(failed)?;
-        let shorter = ClosedName { first: name.first, last: Index(from.0 - 1) };
-        let shorter = dir.join(shorter.to_string());
-        fs.rename(&dir.join(&open), &shorter).and_then(|()| fs.sync_dir(dir)).map_err(failed)?;
+        let Spare { name: open, file } = segments.take()?;
+        let temporary = dir.join(format!("{TEMPORARY_PREFIX}{open}"));
+        let open = dir.join(open.to_string());
+        fs.rename(&open, &temporary).and_then(|()| synced(fs.sync_dir(dir))).map_err(failed)?;
+        write(&*file, &encode_closed(&entries)).map_err(|e| {
+            let _ = fs.remove(&temporary);
+            failed(e)
+        })?;
+        let shorter = dir.join(ClosedName { first: name.first, last: Index(from.0 - 1) }.to_string());
+        let steps: &[(&Path, &Path)] = match known_by_its_place(&listing, position) {
+            true => &[(&path, &open), (&temporary, &open), (&open, &shorter)],
+            false => &[(&temporary, &shorter)],
+        };
+        let replaced = steps.iter().try_for_each(|(old, new)| {
+            fs.rename(old, new)?;
+            fs.sync_dir(dir)
+        });
+        let removed = replaced.and_then(|()| match steps {
+            [_] => fs.remove(&path).and_then(|()| fs.sync_dir(dir)),
+            _ => Ok(()),
+        });
+        // Half-way, this cannot be tried again.
+        removed.map_err(|e| Error::Disk(describe("truncate the log in", dir, &e)))?;
     }
     Ok(())
+}
+
+/// Gives a spare segment its whole content. Its blocks are there already.
+fn write(file: &dyn File, content: &[u8]) -> io::Result<()> {
+    file.write_at(content, 0)?;
+    file.set_len(content.len() as u64)?;
+    synced(file.sync())
 }
 
 /// Whether start-up gives the segment its first index even if it is open.

@@ -16,8 +16,12 @@
 //!
 //! **Failures are final.** After a failed write or sync nobody knows what is on disk: nothing is retried,
 //! nothing more is written, and everything later is refused.
+//!
+//! **Except for a lack of space** when something is written, not synced: what is durable is known then. The
+//! rest of the segment gets its zeros back, and appends are dropped until whoever asked for them knows:
+//! [`Event::Full`].
 
-use super::error::Error;
+use super::error::{Error, describe, is_no_space, synced};
 use super::fs::Fs;
 use super::list::ClosedName;
 use super::metadata::Metadata;
@@ -26,12 +30,13 @@ use super::queue::{Queue, Request, Returned, Taken, queued_size};
 use super::segment::{BATCH_HEADER_SIZE, HEADER_SIZE, encode_batch, entry_size};
 use super::truncate::truncate;
 use super::{Event, OnEvent};
-use crate::config::BATCH_ENTRIES_MAX;
+use crate::config::{BATCH_ENTRIES_MAX, DISK_FULL_RETRY_MS};
 use crate::raft::{Entry, Index, Seq};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
 
 /// The segment that is being written; something always is in it.
 struct Current {
@@ -66,6 +71,8 @@ pub(super) struct Writer {
     on_event: Arc<OnEvent>,
     /// Highest request that was reported durable.
     acknowledged: Seq,
+    /// There was no space for an append, and those behind it are dropped until [`Request::Resume`].
+    dropping: bool,
 }
 
 /// What a writer starts from.
@@ -80,7 +87,7 @@ pub(super) struct Origin {
 impl Writer {
     pub(super) fn new(origin: Origin, queue: Arc<Queue>, on_event: Arc<OnEvent>) -> Result<Writer, Error> {
         let Origin { fs, dir, metadata, next_index, segment_size } = origin;
-        let segments = Segments::start(Arc::clone(&fs), dir.clone(), segment_size)?;
+        let segments = Segments::start(Arc::clone(&fs), dir.clone(), segment_size, Arc::clone(&on_event))?;
         Ok(Writer {
             fs,
             dir,
@@ -94,6 +101,7 @@ impl Writer {
             queue,
             on_event,
             acknowledged: Seq(0),
+            dropping: false,
         })
     }
 
@@ -120,7 +128,11 @@ impl Writer {
                 Taken::Abandoned => return Ok(()),
             }
             for request in requests.drain(..) {
-                self.serve(request)?;
+                match self.serve(request) {
+                    // The node stops. Nobody was told of this or of what is behind it.
+                    Err(Error::NoSpace(_)) => return self.finish(),
+                    served => served?,
+                }
             }
             self.flush()?;
             self.segments.failure().map_or(Ok(()), Err)?;
@@ -132,14 +144,21 @@ impl Writer {
             Request::Append { first_index, entries, seq } => self.collect(first_index, entries, seq),
             Request::Vote { term, voted_for, seq } => {
                 self.flush()?;
-                self.metadata.write(&*self.fs, &self.dir, term, voted_for)?;
+                let write =
+                    |writer: &mut Writer| writer.metadata.write(&*writer.fs, &writer.dir, term, voted_for);
+                self.retry(write)?;
                 self.acknowledge(seq);
                 Ok(())
             }
             Request::Truncate { from, seq } => {
                 self.flush()?;
-                self.truncate(from)?;
+                self.retry(|writer| writer.truncate(from))?;
                 self.acknowledge(seq);
+                Ok(())
+            }
+            Request::Resume => {
+                self.flush()?;
+                self.dropping = false;
                 Ok(())
             }
             Request::CloseSegment { done } => {
@@ -155,8 +174,28 @@ impl Writer {
         }
     }
 
+    /// Does what must not be dropped, as soon as there is space for it.
+    fn retry(&mut self, mut action: impl FnMut(&mut Writer) -> Result<(), Error>) -> Result<(), Error> {
+        let delay = Duration::from_millis(DISK_FULL_RETRY_MS);
+        loop {
+            match action(self) {
+                Err(Error::NoSpace(reason)) => {
+                    tracing::warn!(reason, "no space, trying again");
+                    if !self.queue.wait_to_retry(delay) {
+                        return Err(Error::NoSpace(reason));
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// Adds an append to the group.
     fn collect(&mut self, first_index: Index, mut entries: Vec<Entry>, seq: Seq) -> Result<(), Error> {
+        if self.dropping {
+            self.queue.release(queued_size(&entries));
+            return Ok(());
+        }
         let expected = Index(self.next_index.0 + self.group.entries.len() as u64);
         if first_index != expected {
             return Err(Error::Disk(format!(
@@ -176,7 +215,14 @@ impl Writer {
         let mut reported = 0;
         while reported < group.requests.len() {
             if written < group.entries.len() {
-                written += self.write_batch(&group.entries[written..])?;
+                match self.write_batch(&group.entries[written..]) {
+                    Ok(count) => written += count,
+                    Err(error @ Error::NoSpace(_)) => {
+                        self.drop_appends(&group.requests[reported..], error);
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             let durable = group.requests[reported..].iter().take_while(|(end, ..)| *end <= written);
             let (mut last, mut bytes) = (None, 0);
@@ -195,15 +241,31 @@ impl Writer {
         Ok(())
     }
 
+    /// There is no space for the first of these requests.
+    fn drop_appends(&mut self, requests: &[(usize, Seq, usize)], error: Error) {
+        self.dropping = true;
+        self.queue.release(requests.iter().map(|(.., size)| size).sum());
+        if let Some((_, seq, _)) = requests.first() {
+            tracing::warn!(%error, "appends are dropped");
+            let stored = Index(self.next_index.0 - 1);
+            (self.on_event)(Event::Full { seq: *seq, stored, error });
+        }
+    }
+
     /// Writes as many of these entries as fit in the segment, durably; returns how many.
     fn write_batch(&mut self, entries: &[Entry]) -> Result<usize, Error> {
         let (mut current, count) = self.make_room(entries)?;
         self.buffer.clear();
         encode_batch(&mut self.buffer, &entries[..count]);
         let file = &current.spare.file;
-        file.write_at(&self.buffer, current.used)
-            .and_then(|()| file.sync_data())
-            .map_err(|e| Error::disk("write", &self.dir.join(current.spare.name.to_string()), &e))?;
+        let written = file.write_at(&self.buffer, current.used).and_then(|()| synced(file.sync_data()));
+        if let Err(e) = written {
+            let error = Error::disk("write", &self.path_of(&current.spare), &e);
+            if matches!(error, Error::NoSpace(_)) {
+                self.undo_write(current)?;
+            }
+            return Err(error);
+        }
         current.used += self.buffer.len() as u64;
         self.next_index = Index(self.next_index.0 + count as u64);
         self.current = Some(current);
@@ -211,6 +273,39 @@ impl Writer {
             self.buffer = Vec::new();
         }
         Ok(count)
+    }
+
+    /// Leaves in a segment what was durable in it before a write that found no space. Its blocks are there,
+    /// so zeros need no more space; unless the file system copies what is overwritten, and then the segment
+    /// ends here, before another one is written to: only the last one may have a torn tail.
+    fn undo_write(&mut self, current: Current) -> Result<(), Error> {
+        let Current { spare, used, .. } = &current;
+        let size = self.segment_size as u64;
+        let dirty = (self.buffer.len() as u64).min(size.saturating_sub(*used));
+        let cleaned = (spare.file.set_len(size))
+            .and_then(|()| spare.file.write_at(&vec![0; dirty as usize], *used))
+            .and_then(|()| synced(spare.file.sync()));
+        let path = self.path_of(spare);
+        match cleaned {
+            Ok(()) => {
+                self.current = Some(current);
+                Ok(())
+            }
+            Err(e) if !is_no_space(&e) => Err(Error::disk("clean", &path, &e)),
+            Err(_) if *used > HEADER_SIZE as u64 => {
+                self.current = Some(current);
+                self.close_current();
+                self.segments.settle()
+            }
+            Err(_) => {
+                let removed = self.fs.remove(&path).and_then(|()| synced(self.fs.sync_dir(&self.dir)));
+                removed.map_err(|e| Error::Disk(describe("remove", &path, &e)))
+            }
+        }
+    }
+
+    fn path_of(&self, spare: &Spare) -> PathBuf {
+        self.dir.join(spare.name.to_string())
     }
 
     /// A segment with room for at least one of these entries, and for how many. An entry larger than a

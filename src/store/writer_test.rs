@@ -383,3 +383,199 @@ fn an_empty_append_is_reported_like_any_other() {
     running.store.stop().unwrap();
     assert_eq!(load(dir.path()).entries.len(), 1);
 }
+
+// ---- no space ----
+
+const FOREVER: usize = usize::MAX;
+
+impl Running {
+    /// Waits for the report that there is no space for an append.
+    fn wait_until_full(&self) -> (Seq, Index) {
+        loop {
+            match self.wait() {
+                Event::Full { seq, stored, error } => {
+                    assert!(error.to_string().contains("No space left on device"), "{error}");
+                    return (seq, stored);
+                }
+                Event::Persisted { .. } | Event::SpaceLow { .. } => {}
+                other => panic!("{other:?} instead of a full disk"),
+            }
+        }
+    }
+}
+
+/// A store on this file system with entries 1 to 3 and all its spares.
+fn with_spares(fs: &TestFs, dir: &Path) -> Running {
+    let running = start_on(Arc::new(fs.clone()), dir);
+    running.append_each(1, &entries(1..=3));
+    running.wait_for(3);
+    wait_until("the spares are prepared", || fs.count("sync open-3") > 0);
+    running
+}
+
+#[test]
+fn spares_that_find_no_space_are_reported_and_prepared_once_there_is_some() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = with_spares(&fs, dir.path());
+    fs.no_space(&["allocate"], FOREVER);
+    running.store.append(Index(4), vec![entry(4, SEGMENT_SIZE - 96)], Seq(4));
+    let (mut low, mut durable) = (false, false);
+    while !(low && durable) {
+        match running.wait() {
+            Event::Persisted { .. } => durable = true,
+            Event::SpaceLow { .. } => low = true,
+            other => panic!("{other:?}"),
+        }
+    }
+    // What is on its way still has a spare.
+    running.store.append(Index(5), vec![entry(5, SEGMENT_SIZE - 96)], Seq(5));
+    running.wait_for(5);
+    running.store.append(Index(6), vec![entry(6, SEGMENT_SIZE - 96)], Seq(6));
+    assert_eq!(running.wait_until_full(), (Seq(6), Index(5)));
+    let begin = Instant::now();
+    fs.free();
+    assert_eq!(running.wait(), Event::SpaceBack);
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    running.store.resume();
+    running.store.append(Index(6), vec![entry(6, 8)], Seq(7));
+    running.wait_for(7);
+    running.store.stop().unwrap();
+    assert_eq!(load(dir.path()).entries.len(), 6);
+}
+
+/// Runs into a lack of space with the fourth entry, then goes on; `times` is how often there is none.
+fn drop_and_resume(operation: &'static str, times: usize, entry_4: Entry) {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = with_spares(&fs, dir.path());
+    fs.no_space(&[operation], times);
+    running.store.append(Index(4), vec![entry_4], Seq(4));
+    running.store.append(Index(5), vec![entry(5, 8)], Seq(5));
+    running.store.persist_vote(Term(2), Some(ServerId(7)), Seq(6));
+    assert_eq!(running.wait_until_full(), (Seq(4), Index(3)));
+    fs.free();
+    // Asked for before anybody could know.
+    running.store.append(Index(4), vec![entry(40, 8)], Seq(7));
+    running.store.truncate(Index(4), Seq(8));
+    running.wait_for(8);
+    assert_eq!(running.store.queued_bytes(), 0, "what is dropped waits no more");
+    // A crash here finds the log as it was.
+    let copy = tempfile::tempdir().unwrap();
+    for name in names(dir.path()) {
+        fs::copy(dir.path().join(&name), copy.path().join(&name)).unwrap();
+    }
+    assert_eq!(load(copy.path()).entries, entries(1..=3));
+    running.store.resume();
+    running.append_each_as(4, &entries(4..=40), 9);
+    running.wait_for(45);
+    drop(running);
+    let loaded = load(dir.path());
+    assert_eq!(loaded.entries, entries(1..=40));
+    let metadata = Directory::open(dir.path()).unwrap().lock().unwrap().metadata;
+    assert_eq!((metadata.term, metadata.voted_for), (Term(2), Some(ServerId(7))));
+}
+
+impl Running {
+    fn append_each_as(&self, first: u64, entries: &[Entry], seq: u64) {
+        for (n, entry) in (0..).zip(entries) {
+            self.store.append(Index(first + n), vec![entry.clone()], Seq(seq + n));
+        }
+    }
+}
+
+#[test]
+fn appends_without_space_are_dropped_until_resumed_and_leave_no_trace() {
+    drop_and_resume("write open-1", 1, entry(4, 80));
+}
+
+#[test]
+fn a_segment_whose_blocks_cannot_be_overwritten_ends_where_it_is_durable() {
+    drop_and_resume("write open-1", 2, entry(4, 80));
+}
+
+#[test]
+fn an_entry_larger_than_a_segment_that_finds_no_space_leaves_no_trace() {
+    drop_and_resume("write open-2", 1, entry(4, 5 * SEGMENT_SIZE));
+    drop_and_resume("write open-2", 2, entry(4, 5 * SEGMENT_SIZE));
+}
+
+#[test]
+fn of_a_request_that_fills_two_segments_what_is_durable_counts() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = with_spares(&fs, dir.path());
+    fs.no_space(&["write open-2"], 1);
+    let big = |index| entry(index, SEGMENT_SIZE / 2 - 300);
+    running.store.append(Index(4), vec![big(4), big(5), big(6)], Seq(4));
+    let (seq, stored) = running.wait_until_full();
+    assert!(seq == Seq(4) && stored > Index(3) && stored < Index(6), "{seq} {stored}");
+    drop(running);
+    assert_eq!(load(dir.path()).next_index(), stored.next());
+}
+
+#[test]
+fn a_vote_needs_no_space_once_both_metadata_files_exist() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = start_on(Arc::new(fs.clone()), dir.path());
+    running.store.persist_vote(Term(2), None, Seq(1));
+    running.wait_for(1);
+    fs.no_space(&["create"], FOREVER);
+    for (term, seq) in [(3, 2), (4, 3), (5, 4)] {
+        running.store.persist_vote(Term(term), Some(ServerId(term)), Seq(seq));
+        running.wait_for(seq);
+        let read = Metadata::read(&Disk, dir.path()).unwrap();
+        assert_eq!((read.term, read.voted_for), (Term(term), Some(ServerId(term))));
+    }
+    running.store.stop().unwrap();
+}
+
+#[test]
+fn a_vote_that_finds_no_space_waits_and_holds_up_no_stop() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = start_on(Arc::new(fs.clone()), dir.path());
+    fs.no_space(&["create"], FOREVER);
+    running.store.persist_vote(Term(2), None, Seq(1));
+    assert!(running.events.recv_timeout(Duration::from_millis(600)).is_err(), "nothing is promised");
+    fs.free();
+    running.wait_for(1);
+    fs.no_space(&["create", "rename", "write"], FOREVER);
+    running.store.persist_vote(Term(3), None, Seq(2));
+    std::thread::sleep(Duration::from_millis(50));
+    running.store.stop().unwrap();
+    assert_eq!(Metadata::read(&Disk, dir.path()).unwrap().term, Term(2));
+}
+
+#[test]
+fn a_sync_that_fails_for_lack_of_space_is_final() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = with_spares(&fs, dir.path());
+    fs.no_space(&["sync_data open-1"], FOREVER);
+    running.store.append(Index(4), vec![entry(4, 8)], Seq(4));
+    match running.wait() {
+        Event::Failed { seq, .. } => assert_eq!(seq, Seq(4)),
+        other => panic!("{other:?}"),
+    }
+    assert!(running.store.stop().is_err());
+}
+
+#[test]
+fn a_truncation_needs_no_more_space_than_a_spare() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = with_spares(&fs, dir.path());
+    fs.no_space(&["create", "allocate"], FOREVER);
+    running.store.truncate(Index(3), Seq(4));
+    running.store.truncate(Index(2), Seq(5));
+    running.store.append(Index(2), vec![entry(20, 8)], Seq(6));
+    assert_eq!(running.wait_until_full(), (Seq(6), Index(1)));
+    fs.free();
+    running.store.resume();
+    running.store.append(Index(2), vec![entry(20, 8)], Seq(7));
+    running.wait_patiently_for(7);
+    drop(running);
+    assert_eq!(load(dir.path()).entries, [entry(1, 8), entry(20, 8)]);
+}
+
+impl Running {
+    /// Like [`Running::wait_for`], whatever is reported about space.
+    fn wait_patiently_for(&self, wanted: u64) {
+        while self.wait() != (Event::Persisted { seq: Seq(wanted) }) {}
+    }
+}

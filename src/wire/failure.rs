@@ -15,6 +15,7 @@ const BUSY: u64 = 5;
 const NOMEM: u64 = 7;
 const IOERR: u64 = 10;
 const NOTFOUND: u64 = 12;
+const FULL: u64 = 13;
 const PROTOCOL: u64 = 15;
 
 /// A failure with a fixed text.
@@ -61,6 +62,9 @@ failures! {
     STATEMENT_NOT_ADDED = NOMEM, "stmt registry add failed";
     /// A request that was cancelled, by a close or a stop, before it ran.
     EXEC_FAILED = IOERR, "leader exec failed";
+    /// There is no space for the log: nothing was written anywhere. Reads go on, and writes as soon as there
+    /// is space. The text begins like SQLite's own.
+    DISK_FULL = FULL, "database or disk is full: no space left in the data directory of the node";
     /// No OPEN on this connection, or the database was lost with the leadership. Clients match the text.
     NO_DATABASE = NOTFOUND, "no database opened";
     /// EXEC, QUERY, FINALIZE of a statement that does not exist.
@@ -153,6 +157,7 @@ mod tests {
             (NO_DATABASE, 12, "no database opened"),
             (NO_STATEMENT, 12, "no statement with the given id"),
             (NO_SUCH_DATABASE, 1002, "database does not exists"),
+            (DISK_FULL, 13, "database or disk is full: no space left in the data directory of the node"),
             (NOT_LEADER, 10250, "not leader"),
             (LEADERSHIP_LOST, 10506, "leadership lost"),
         ] {

@@ -68,8 +68,8 @@ impl Disk {
         offset.and_then(|offset| self.entries.get(offset)).is_some_and(|entry| entry.term == term)
     }
 
-    /// Carries out what the sync covers. What a full disk cannot do any more are appends, which end it all,
-    /// and installations, which change nothing then. Term and vote have their place.
+    /// Carries out what the sync covers. What a full disk cannot do any more are appends, and installations,
+    /// which change nothing then. Term and vote have their place.
     pub fn finish_sync(&mut self, full: bool) -> Vec<Done> {
         let mut done = Vec::new();
         for _ in 0..std::mem::take(&mut self.syncing) {
@@ -83,6 +83,19 @@ impl Disk {
             });
         }
         done
+    }
+
+    /// Drops the first request, an append for which there is no space, though not always all of its entries,
+    /// and every append behind it. Says which request that was and where the log ends.
+    pub fn drop_appends(&mut self, random: &mut Random) -> (Seq, Index) {
+        let Some(Request::Append { first, mut entries, seq }) = self.queue.pop_front() else {
+            panic!("what found no space is an append");
+        };
+        entries.truncate(random.between(0, entries.len() as u64 - 1) as usize);
+        self.carry_out(Request::Append { first, entries, seq });
+        self.queue.retain(|request| !matches!(request, Request::Append { .. }));
+        self.syncing = self.syncing.min(self.queue.len());
+        (seq, Index(self.last()))
     }
 
     fn carry_out(&mut self, request: Request) -> Done {

@@ -528,8 +528,13 @@ impl World {
         for done in self.nodes[node].disk.finish_sync(full) {
             match done {
                 Done::NoSpace => {
-                    self.count("server fenced by a full disk");
-                    return self.fail_disk(node);
+                    let leads = self.nodes[node].state == State::Leader;
+                    self.count(if leads { "full disk of a leader" } else { "full disk of a follower" });
+                    let server = &mut self.nodes[node];
+                    let (seq, stored) = server.disk.drop_appends(&mut self.random);
+                    server.held.retain(|(after, ..)| *after < seq);
+                    trace!(self, "no space for request {seq} of server {}, stored {stored}", node + 1);
+                    self.step(node, Input::DiskFull { seq, stored });
                 }
                 Done::NotInstalled(index) => {
                     self.count("snapshot not installed");

@@ -80,7 +80,7 @@ impl World {
         let outcome = match (self.history.operation(number), result) {
             (Operation::Append { .. }, Ok(_)) => Outcome::Appended,
             (Operation::Read, Ok(_)) => Outcome::Saw(length),
-            (_, Err(Refusal::NotLeader)) => Outcome::Refused,
+            (_, Err(Refusal::NotLeader | Refusal::DiskFull)) => Outcome::Refused,
             (_, Err(_)) => Outcome::Unknown,
         };
         self.end(number, outcome);
