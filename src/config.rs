@@ -143,9 +143,6 @@ pub const DISK_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Time between two attempts to do what a full disk refused, in milliseconds. Writes resume within two
 /// seconds of the space being back: two spare segments, then the refusal ends.
 pub const DISK_FULL_RETRY_MS: u64 = 250;
-/// Time after which a leader hears that its snapshot could not be stored, and sends it again, in
-/// milliseconds.
-pub const INSTALL_RETRY_MS: u64 = 1000;
 /// Longest data directory path in bytes, as in C.
 pub const DATA_DIR_PATH_MAX: usize = 894;
 

@@ -19,15 +19,13 @@ use super::Event;
 use super::error::Error;
 use super::list::{Listing, SnapshotName};
 use super::queue::Returned;
-use super::snapshot::{self, Compression, SnapshotContent};
+use super::snapshot::{Compression, SnapshotContent};
 use super::snapshot_writer::SnapshotWriter;
-use crate::config::INSTALL_RETRY_MS;
 use crate::raft::SnapshotPoint;
 use bytes::Bytes;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Duration;
 
 /// A snapshot to be installed.
 pub struct InstallRequest {
@@ -86,19 +84,12 @@ impl SnapshotWriter {
             // The disk thread reports it as the end of the log.
             Err(Failure::Broken(error)) => (Err(error), None),
         };
-        // An installation is reported before anything that is appended behind the snapshot. A failure is not
-        // urgent: the leader sends all of it again.
-        let installed = matches!(event, Some(Event::SnapshotInstalled { .. }));
-        let report = || event.map(|event| (self.on_event)(event));
-        if installed {
-            report();
-            // Not wanted if the disk thread failed before it could lend the log.
-            let _ = returned.send(log);
-        } else {
-            let _ = returned.send(log);
-            std::thread::sleep(Duration::from_millis(INSTALL_RETRY_MS));
-            report();
+        // Before anything that was asked for behind the snapshot is reported.
+        if let Some(event) = event {
+            (self.on_event)(event);
         }
+        // Not wanted if the disk thread failed before it could lend the log.
+        let _ = returned.send(log);
     }
 
     fn replace_log(&self, request: &InstallRequest, granted: &Receiver<()>) -> Result<(), Failure> {
@@ -108,8 +99,7 @@ impl SnapshotWriter {
             return Err(Failure::Untouched(Error::Disk("a snapshot without content does not count".into())));
         }
         let name = self.name(point).map_err(Failure::Untouched)?;
-        let target = snapshot::Target { fs: &*self.fs, dir: &self.dir, name, cancelled: &self.cancelled };
-        if let Err(reason) = target.write(point, content, *compression) {
+        if let Err(reason) = self.target(name).write(point, content, *compression) {
             return Err(self.after_failed_write(name, reason));
         }
         let broken = |e: io::Error| Failure::Broken(Error::disk("remove the old log in", &self.dir, &e));

@@ -9,7 +9,6 @@ use crate::store::snapshot::{Compression, SnapshotContent, Target};
 use std::fs;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// A data directory built file by file.
 struct Built(tempfile::TempDir);
@@ -84,7 +83,8 @@ impl Built {
             configuration: Configuration { servers: vec![server] },
             configuration_index: Index(1),
         };
-        let target = Target { fs: &Disk, dir: self.path(), name, cancelled: &AtomicBool::new(false) };
+        let (names, cancelled) = Default::default();
+        let target = Target { fs: &Disk, dir: self.path(), name, names: &names, cancelled: &cancelled };
         target.write(&point, &Content(b"databases"), Compression::Lz4).unwrap();
         self
     }

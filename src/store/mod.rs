@@ -164,9 +164,11 @@ impl Store {
         let queue = Arc::new(Queue::default());
         let on_event = Arc::new(on_event);
         let cancelled = Arc::new(AtomicBool::new(false));
+        let names = Arc::default();
         let origin = Origin {
             fs: Arc::clone(&directory.fs),
             dir: directory.path.clone(),
+            names: Arc::clone(&names),
             metadata: directory.metadata,
             next_index: loaded.next_index(),
             segment_size: options.segment_size,
@@ -175,6 +177,7 @@ impl Store {
         let snapshot_writer = SnapshotWriter {
             fs: Arc::clone(&directory.fs),
             dir: directory.path.clone(),
+            names,
             on_event,
             cancelled: Arc::clone(&cancelled),
         };

@@ -135,6 +135,11 @@ impl Queue {
         state.access == Access::Open
     }
 
+    /// Whether what is left is to be dropped.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.state.lock().access == Access::Abandoned
+    }
+
     /// Bytes of entries that are not durable yet.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)

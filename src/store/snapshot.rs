@@ -25,6 +25,7 @@ use crate::config::{CONFIGURATION_SIZE_MAX, SNAPSHOT_SYNC_BYTES};
 use crate::raft::{Configuration, Index, SnapshotPoint};
 use bytes::{BufMut, Bytes};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+use parking_lot::Mutex;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -154,6 +155,8 @@ pub(super) struct Target<'a> {
     pub(super) fs: &'a dyn Fs,
     pub(super) dir: &'a Path,
     pub(super) name: SnapshotName,
+    /// Held while names change.
+    pub(super) names: &'a Mutex<()>,
     /// Set by somebody who cannot wait for the end.
     pub(super) cancelled: &'a AtomicBool,
 }
@@ -195,6 +198,7 @@ impl Target<'_> {
         write(&mut sink)?;
         sink.flush()?;
         sink.file.sync()?;
+        let _names = self.names.lock();
         self.fs.rename(&temporary, &self.dir.join(name))?;
         self.fs.sync_dir(self.dir)
     }

@@ -41,7 +41,7 @@ fn golden_meta() -> Vec<u8> {
 
 fn write(dir: &Path, content: &Content, compression: Compression) -> Result<(), String> {
     let cancelled = AtomicBool::new(false);
-    let target = Target { fs: &Disk, dir, name: NAME, cancelled: &cancelled };
+    let target = Target { fs: &Disk, dir, name: NAME, names: &Default::default(), cancelled: &cancelled };
     target.write(&point(), content, compression)
 }
 

@@ -16,6 +16,7 @@ use super::snapshot::{self, Compression, SnapshotContent};
 use super::{Event, OnEvent};
 use crate::config::SNAPSHOTS_KEPT;
 use crate::raft::{Index, SnapshotPoint};
+use parking_lot::Mutex;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -56,6 +57,7 @@ pub(super) enum Job {
 pub(super) struct SnapshotWriter {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) dir: PathBuf,
+    pub(super) names: Arc<Mutex<()>>,
     pub(super) on_event: Arc<OnEvent>,
     /// Set to give up a snapshot that is being written.
     pub(super) cancelled: Arc<AtomicBool>,
@@ -90,15 +92,21 @@ impl SnapshotWriter {
         let SnapshotRequest { point, content, trailing, compression } = request;
         closed.recv().map_err(|_| Error::Closed)?;
         let name = self.name(point)?;
-        let target = snapshot::Target { fs: &*self.fs, dir: &self.dir, name, cancelled: &self.cancelled };
-        target.write(point, &**content, *compression).map_err(Error::Disk)?;
+        self.target(name).write(point, &**content, *compression).map_err(Error::Disk)?;
         // From here on the snapshot exists. What cannot be removed is only in the way, and tried again next
         // time.
+        let names = self.names.lock();
         let removed = [self.remove_old_snapshots(), self.remove_segments(point.index, *trailing)];
+        drop(names);
         for error in removed.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, dir = %self.dir.display(), "old snapshots or segments stay");
         }
         Ok(())
+    }
+
+    pub(super) fn target(&self, name: SnapshotName) -> snapshot::Target<'_> {
+        let SnapshotWriter { fs, dir, names, cancelled, .. } = self;
+        snapshot::Target { fs: &**fs, dir, name, names, cancelled }
     }
 
     /// A name that sorts behind every other snapshot: start-up reads the last one. The clock restarts with

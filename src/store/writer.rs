@@ -32,6 +32,7 @@ use super::truncate::truncate;
 use super::{Event, OnEvent};
 use crate::config::{BATCH_ENTRIES_MAX, DISK_FULL_RETRY_MS};
 use crate::raft::{Entry, Index, Seq};
+use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ struct Group {
 pub(super) struct Writer {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
+    names: Arc<Mutex<()>>,
     segment_size: usize,
     metadata: Metadata,
     segments: Segments,
@@ -79,6 +81,9 @@ pub(super) struct Writer {
 pub(super) struct Origin {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) dir: PathBuf,
+    /// Held while names of the log or of snapshots change in a way that tells something of each other: the
+    /// place of an open segment follows from what is before it.
+    pub(super) names: Arc<Mutex<()>>,
     pub(super) metadata: Metadata,
     pub(super) next_index: Index,
     pub(super) segment_size: usize,
@@ -86,11 +91,12 @@ pub(super) struct Origin {
 
 impl Writer {
     pub(super) fn new(origin: Origin, queue: Arc<Queue>, on_event: Arc<OnEvent>) -> Result<Writer, Error> {
-        let Origin { fs, dir, metadata, next_index, segment_size } = origin;
+        let Origin { fs, dir, names, metadata, next_index, segment_size } = origin;
         let segments = Segments::start(Arc::clone(&fs), dir.clone(), segment_size, Arc::clone(&on_event))?;
         Ok(Writer {
             fs,
             dir,
+            names,
             segment_size,
             metadata,
             segments,
@@ -128,6 +134,10 @@ impl Writer {
                 Taken::Abandoned => return Ok(()),
             }
             for request in requests.drain(..) {
+                // A snapshot that was to be installed before this one may have been given up.
+                if self.queue.is_abandoned() {
+                    return Ok(());
+                }
                 match self.serve(request) {
                     // The node stops. Nobody was told of this or of what is behind it.
                     Err(Error::NoSpace(_)) => return self.finish(),
@@ -352,7 +362,9 @@ impl Writer {
         }
         self.close_current();
         self.segments.settle()?;
+        let names = self.names.lock();
         truncate(&*self.fs, &self.dir, from, &self.segments)?;
+        drop(names);
         self.next_index = from;
         Ok(())
     }
