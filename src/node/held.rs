@@ -27,9 +27,9 @@ impl HeldMessages {
         if is_due { self.0.pop_front().map(|(_, held)| held) } else { None }
     }
 
-    /// The requests from this one on were not carried out. Among the messages behind them are answers that say
-    /// that entries are stored, and later requests will be durable: they must never leave. To lose the others
-    /// does no harm.
+    /// The requests from this one on were not carried out. Among the messages behind them are answers that
+    /// say that entries are stored, and later requests will be durable: they must never leave. To lose the
+    /// others does no harm.
     pub(super) fn drop_behind(&mut self, lost: Seq) {
         self.0.retain(|(after, _)| *after < lost);
     }
