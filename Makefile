@@ -43,7 +43,7 @@ demo: deps stage ## Run a small program with a node inside, kill it, and show th
 check: deps ## Run every test; ends with a summary
 	@CARGO='$(CARGO)' sh tests/check.sh
 
-sim-long: ## Simulate 200,000 seeds of the Raft core, a minute each (SIM_RUNS=, SIM_FIRST=, SIM_SECONDS=, SIM_THREADS=)
+sim-long: ## Simulate 200,000 seeds of the Raft core, a minute each (SIM_RUNS=, SIM_FIRST=, SIM_SECONDS=, SIM_ONCE=, SIM_THREADS=)
 	@SIM_RUNS=$${SIM_RUNS:-200000} SIM_SECONDS=$${SIM_SECONDS:-60} $(CARGO) test -q \
 		--config tests/sim/optimised.toml --features planted-bugs --test sim -- --nocapture no_seed_breaks_a_promise
 
