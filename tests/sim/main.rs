@@ -4,9 +4,10 @@
 //!
 //! `SIM_SEED=7` runs one seed and writes its trace, one line an event, to `target/tmp/sim-7.txt`.
 //! `SIM_RUNS=1000` runs that many seeds, from `SIM_FIRST` on, on `SIM_THREADS` threads. `SIM_SECONDS=60` is
-//! how long faults last in each of them, in simulated time. `SIM_ONCE=1` runs each seed once. `make check` and `make sim-long` run them
-//! optimised, with the settings of cargo in `optimised.toml`. A seed means the same world there, if both
-//! builds have the feature `planted-bugs` or neither has: with it, some servers vote as C's do.
+//! how long faults last in each of them, in simulated time. `SIM_ONCE=1` runs each seed once. `make check`
+//! and `make sim-long` run them optimised, with the settings of cargo in `optimised.toml`. A seed means the
+//! same world there, if both builds have the feature `planted-bugs` or neither has: with it, some servers
+//! vote as C's do.
 
 // A broken run ends the test; that is what a panic is for here.
 #![allow(clippy::unwrap_used)]

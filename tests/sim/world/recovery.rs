@@ -5,7 +5,7 @@ use super::{Event, Node, RECOVERY_US, World, trace};
 use crate::history::{Operation, Outcome};
 use crate::random::Random;
 use crate::settings::{id_of, node_of};
-use dqlite::raft::{Configuration, EntryKind, Raft, Role, State, Status};
+use dqlite::raft::{Configuration, EntryKind, Raft, Role, State, Status, Term};
 use std::fmt::Write;
 
 /// How long a leadership must last.
@@ -59,7 +59,7 @@ impl World {
             let majority = |known: &Configuration| {
                 known.voters().filter(|voter| left(voter.id)).count() >= known.quorum()
             };
-            if !known.iter().all(majority) {
+            if !known.iter().all(majority) || !self.newest_log_is_of_a_voter() {
                 self.nodes[node].gone = false;
                 continue;
             }
@@ -73,6 +73,22 @@ impl World {
             trace!(self, "server {} is gone for good", node + 1);
             self.crash(node);
         }
+    }
+
+    /// Whether somebody who may campaign has the newest log of those who are left. A stand-by that has it
+    /// keeps a server from being elected that counts it as a voter, by a change that was not committed and
+    /// that it has lost: the price of stand-bys that never campaign, until a server that is gone comes back.
+    fn newest_log_is_of_a_voter(&self) -> bool {
+        let end = |node: &Node| match (&node.raft, node.disk.entries.last(), &node.disk.snapshot) {
+            (Some(raft), ..) => (raft.status().last_term, raft.status().last_index.0),
+            (None, Some(entry), _) => (entry.term, node.disk.last()),
+            (None, None, Some((point, _))) => (point.term, point.index.0),
+            (None, None, None) => (Term(0), 0),
+        };
+        let left = || (0..self.nodes.len()).filter(|node| !self.nodes[*node].is_lost());
+        let newest = left().map(|node| end(&self.nodes[node])).max();
+        let votes = |node| self.configurations_of(node).all(|known| known.is_voter(id_of(node)));
+        left().any(|node| Some(end(&self.nodes[node])) == newest && votes(node))
     }
 
     /// The configuration in force, and the one that would be after a restart.
