@@ -105,6 +105,11 @@ impl Metadata {
         Ok(if first.version > second.version { first } else { second })
     }
 
+    /// Writes the same again if it was the first write, which left one file only.
+    pub(super) fn complete(&mut self, fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
+        if self.version == 1 { self.write(fs, dir, self.term, self.voted_for) } else { Ok(()) }
+    }
+
     /// Makes a new term and vote durable, and then current.
     pub(super) fn write(
         &mut self,

@@ -93,7 +93,7 @@ impl Writer {
     pub(super) fn new(origin: Origin, queue: Arc<Queue>, on_event: Arc<OnEvent>) -> Result<Writer, Error> {
         let Origin { fs, dir, names, metadata, next_index, segment_size } = origin;
         let segments = Segments::start(Arc::clone(&fs), dir.clone(), segment_size, Arc::clone(&on_event))?;
-        Ok(Writer {
+        let mut writer = Writer {
             fs,
             dir,
             names,
@@ -108,7 +108,9 @@ impl Writer {
             on_event,
             acknowledged: Seq(0),
             dropping: false,
-        })
+        };
+        writer.complete_metadata()?;
+        Ok(writer)
     }
 
     /// Serves requests until the queue is closed, then closes the log. A failure is reported once, here.
@@ -158,7 +160,7 @@ impl Writer {
                     |writer: &mut Writer| writer.metadata.write(&*writer.fs, &writer.dir, term, voted_for);
                 self.retry(write)?;
                 self.acknowledge(seq);
-                Ok(())
+                self.complete_metadata()
             }
             Request::Truncate { from, seq } => {
                 self.flush()?;
@@ -181,6 +183,17 @@ impl Writer {
                 self.flush()?;
                 self.lend(&granted, &returned)
             }
+        }
+    }
+
+    /// Makes sure that there is a metadata file that is not in force: a vote on a full disk takes its place.
+    fn complete_metadata(&mut self) -> Result<(), Error> {
+        match self.metadata.complete(&*self.fs, &self.dir) {
+            Err(Error::NoSpace(reason)) => {
+                tracing::warn!(reason, "no space in reserve for the next vote");
+                Ok(())
+            }
+            completed => completed,
         }
     }
 

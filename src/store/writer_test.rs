@@ -531,7 +531,7 @@ fn a_vote_needs_no_space_once_both_metadata_files_exist() {
 fn a_vote_that_finds_no_space_waits_and_holds_up_no_stop() {
     let (dir, fs) = (directory(), TestFs::new());
     let running = start_on(Arc::new(fs.clone()), dir.path());
-    fs.no_space(&["create"], FOREVER);
+    fs.no_space(&["create", "rename"], FOREVER);
     running.store.persist_vote(Term(2), None, Seq(1));
     assert!(running.events.recv_timeout(Duration::from_millis(600)).is_err(), "nothing is promised");
     fs.free();
@@ -554,6 +554,21 @@ fn a_sync_that_fails_for_lack_of_space_is_final() {
         other => panic!("{other:?}"),
     }
     assert!(running.store.stop().is_err());
+}
+
+#[test]
+fn the_first_vote_leaves_room_for_the_next_one() {
+    for votes_before in [0, 1] {
+        let (dir, fs) = (directory(), TestFs::new());
+        let running = start_on(Arc::new(fs.clone()), dir.path());
+        (1..=votes_before).for_each(|seq| running.store.persist_vote(Term(seq + 1), None, Seq(seq)));
+        if votes_before > 0 {
+            running.wait_for(votes_before);
+        }
+        running.store.stop().unwrap();
+        assert!(["metadata1", "metadata2"].iter().all(|name| dir.path().join(name).exists()));
+        assert_eq!(load(dir.path()).term, Term(1 + votes_before));
+    }
 }
 
 #[test]
