@@ -117,17 +117,20 @@ class Load:
     def progress(self):
         return self.wait_for_all("writes", self.acknowledged_at)
 
-    def refusal(self, disks, *ids):
-        """Fills these disks until nothing can be written any more: snapshots give space back."""
+    def refusal(self, disks, leader, *others):
+        """Fills the leader's disk until nothing can be written any more, since snapshots give space back; then the others.
+        In this order, or these would use up for writes what they have in reserve."""
         for _ in range(20):
-            for id in ids:
-                disks.fill(id)
+            disks.fill(leader)
             self.wait_for_all("writes to be refused", self.refused_at)
             before = sum(self.acknowledged)
             time.sleep(0.5)
             if sum(self.acknowledged) == before:
-                return
-        raise AssertionError("the disk does not fill up")
+                break
+        else:
+            raise AssertionError("the disk does not fill up")
+        for id in others:
+            disks.fill(id)
 
     def expect_standstill(self, seconds):
         """No write succeeds and reads go on."""
@@ -206,6 +209,10 @@ def single(directory):
         verify(cluster, load)
 
 
+def leader_first(cluster, leader):
+    return [leader.id, *(member.id for member in cluster.members if member is not leader)]
+
+
 def three(directory):
     with Cluster(directory, threshold=200, trailing=200) as cluster:
         disks, load = begin(cluster, 3)
@@ -220,13 +227,14 @@ def three(directory):
         disks.free(follower.id)
         load.progress()
 
-        load.refusal(disks, 1, 2, 3)
+        leader = cluster.leader()
+        load.refusal(disks, *leader_first(cluster, leader))
         load.expect_standstill(1.0)
         load.expect_errors(FULL)
         resume(load, disks, (1, 2, 3), "three full nodes")
 
-        load.refusal(disks, 1, 2, 3)
         leader = cluster.leader()
+        load.refusal(disks, *leader_first(cluster, leader))
         leader.kill()
         other = wait_for("another leader", lambda: cluster.find_leader())
         assert other is not leader
