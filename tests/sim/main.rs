@@ -197,8 +197,9 @@ impl Progress {
             simulated_us,
             ref counts,
         } = self.total;
+        let times = if number("SIM_ONCE", 0) == 1 { "once" } else { "twice" };
         format!(
-            "seeds {} to {}: {} done, each twice, {} failed; {:.1} simulated hours, {events} events, \
+            "seeds {} to {}: {} done, each {times}, {} failed; {:.1} simulated hours, {events} events, \
              {leaders} elections, {appends} appends, {reads} reads, {installations} snapshots installed, \
              {changes} changes, {transfers} transfers, {:.0} s, fingerprint {hash:016x}\n\
              sim: {counts:?}",
