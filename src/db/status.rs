@@ -85,7 +85,7 @@ impl Status {
 
     /// Whether this node's leadership is on its way to another one.
     pub fn set_transferring(&self, transferring: bool) {
-        self.transferring.send_if_modified(|before| std::mem::replace(before, transferring) != transferring);
+        self.transferring.send_replace(transferring);
     }
 
     /// Waits until no transfer is under way. A transfer has a deadline.

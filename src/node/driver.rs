@@ -132,6 +132,8 @@ pub struct Driver {
     pending: VecDeque<Pending>,
     waiting: HashMap<Token, Waiting>,
     held: HeldMessages,
+    /// As sessions were told.
+    transferring: bool,
     installing: Option<Installing>,
     snapshots: (mpsc::UnboundedSender<SnapshotRead>, mpsc::UnboundedReceiver<SnapshotRead>),
     /// Open connections of each other server to us.
@@ -173,6 +175,7 @@ impl Driver {
             pending: VecDeque::new(),
             waiting: HashMap::new(),
             held: HeldMessages::default(),
+            transferring: false,
             installing: None,
             snapshots: mpsc::unbounded_channel(),
             connections: HashMap::new(),
@@ -391,7 +394,10 @@ impl Driver {
         let leased = core.lease_until().filter(|_| self.applied == self.committed);
         let status = &self.parts.registry.status;
         status.publish(core.is_ready_to_execute(), leased.map_or(0, |Time(ms)| ms));
-        status.set_transferring(core.is_transferring());
+        if self.transferring != core.is_transferring() {
+            self.transferring = core.is_transferring();
+            status.set_transferring(self.transferring);
+        }
         match self.parts.registry.vfs().fault() {
             Some(fault) => Err(Fault(fault)),
             None => Ok(()),

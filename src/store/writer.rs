@@ -136,14 +136,15 @@ impl Writer {
                 Taken::Abandoned => return Ok(()),
             }
             for request in requests.drain(..) {
-                // A snapshot that was to be installed before this one may have been given up.
-                if self.queue.is_abandoned() {
-                    return Ok(());
-                }
+                let was_lent = matches!(request, Request::Lend { .. });
                 match self.serve(request) {
                     // The node stops. Nobody was told of this or of what is behind it.
                     Err(Error::NoSpace(_)) => return self.finish(),
                     served => served?,
+                }
+                // The snapshot that was to be installed may have been given up: nothing may follow it then.
+                if was_lent && self.queue.is_abandoned() {
+                    return Ok(());
                 }
             }
             self.flush()?;
