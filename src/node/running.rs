@@ -226,6 +226,7 @@ fn core_options(node: &Node, settings: &Settings) -> Options {
         snapshot_threshold: settings.snapshot_threshold,
         snapshot_trailing: settings.snapshot_trailing,
         trailing_strategy: settings.trailing_strategy,
+        log_memory_bytes: config::LOG_MEMORY_BYTES,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::settings::{Settings, address_of, id_of, node_of};
 use dqlite::raft::message::InstallSnapshot;
 use dqlite::raft::{
     Bug, Configuration, Entry, EntryKind, Index, Input, Message, Output, Outputs, Peer, Raft, Role, Seq,
-    Server, SnapshotPoint, State, Term, Time, Token,
+    Server, ServerId, SnapshotPoint, State, Term, Time, Token,
 };
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
@@ -33,6 +33,7 @@ enum Event {
     Unreachable { node: usize, life: u64, peer: usize },
     Synced { node: usize, life: u64 },
     SnapshotWritten { node: usize, life: u64, point: SnapshotPoint, list: Vec<u64> },
+    EntriesRead { node: usize, life: u64, to: ServerId, range: (Index, Index), asked: Term },
     Client { client: usize },
     Ask { client: usize, number: usize, node: usize },
     GiveUp { client: usize, number: usize },
@@ -337,6 +338,11 @@ impl World {
                     self.step(node, Input::SnapshotTaken { index, size_bytes: 100 });
                 }
             }
+            Event::EntriesRead { node, life, to, range, asked } => {
+                if alive(self, node, life) {
+                    self.entries_read(node, to, range, asked);
+                }
+            }
             Event::Client { client } => self.client(client),
             Event::Ask { client, number, node } => self.ask(client, number, node),
             Event::GiveUp { client, number } => {
@@ -441,6 +447,7 @@ impl World {
                 let list = data.chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect();
                 self.nodes[node].disk.queue.push_back(Request::Install { point, list });
             }
+            Output::ReadEntries { to, first, last } => self.read_entries(node, to, (first, last)),
             Output::Commit { up_to } => self.commit(node, up_to, inputs),
             Output::Complete { token, result } => self.complete(node, token, result),
             Output::TakeSnapshot { index, term, configuration, configuration_index } => {
@@ -466,6 +473,47 @@ impl World {
         }
     }
 
+    fn read_entries(&mut self, node: usize, to: ServerId, range: (Index, Index)) {
+        let server = &self.nodes[node];
+        let raft = server.raft.as_ref().unwrap();
+        let asked = raft.status().term;
+        let verdict = self.checker.evicted(node, raft, range, &server.disk);
+        self.judge(verdict);
+        let mut delay = self.random.between(20, 2000);
+        if !self.recovering && self.random.permille(100) {
+            delay += self.random.between(0, self.settings.election_ms * 4000);
+        }
+        let life = self.nodes[node].life;
+        self.schedule(delay, Event::EntriesRead { node, life, to, range, asked });
+    }
+
+    /// What is on disk by now; or the disk fails, or finds something else.
+    fn entries_read(&mut self, node: usize, to: ServerId, (first, last): (Index, Index), asked: Term) {
+        let count = self.random.between(1, last.0 - first.0 + 1);
+        let disk = &self.nodes[node].disk;
+        let mut entries: Vec<Entry> = (first.0..first.0 + count).map_while(|i| disk.entry(i).cloned()).collect();
+        let raft = self.nodes[node].raft.as_ref().unwrap();
+        let leads = raft.status().state == State::Leader;
+        let same_term = raft.status().term == asked;
+        if entries.is_empty() {
+            self.count("read back what was dropped");
+        } else if !self.recovering && self.random.permille(self.settings.bad_reads) {
+            self.count("read back failed");
+            entries.clear();
+        } else if !self.recovering && self.random.permille(self.settings.bad_reads) {
+            self.count("read back something else");
+            let number = self.random.between(0, entries.len() as u64 - 1) as usize;
+            entries[number].term = entries[number].term.next();
+        } else {
+            self.count(match (leads, same_term) {
+                (true, true) => "read back",
+                (true, false) => "read back for a later leadership",
+                (false, _) => "read back for nobody",
+            });
+        }
+        self.step(node, Input::EntriesRead { to, entries });
+    }
+
     fn append(&mut self, node: usize, first: Index, entries: Vec<Entry>, seq: Seq) {
         let server = &self.nodes[node];
         let raft = server.raft.as_ref().unwrap();
@@ -473,7 +521,7 @@ impl World {
         let before = match &server.disk.snapshot {
             _ if previous == Index(0) => Some(Term(0)),
             Some((point, _)) if point.index == previous => Some(point.term),
-            _ => raft.entry(previous).map(|entry| entry.term),
+            _ => raft.term_at(previous),
         };
         let verdict = self.checker.appended(node, first, &entries, before);
         let changes = entries.iter().any(|entry| entry.kind == EntryKind::Change);
@@ -771,6 +819,7 @@ impl Event {
             | Event::Unreachable { node, .. }
             | Event::Synced { node, .. }
             | Event::SnapshotWritten { node, .. }
+            | Event::EntriesRead { node, .. }
             | Event::Ask { node, .. } => Some(*node),
             _ => None,
         }
