@@ -9,8 +9,8 @@ use crate::db::{self, Database, Fsm, Proposal, Refused, Registry, Snapshot};
 use crate::net::peer::{PeerEvent, Peers};
 use crate::raft::message::{InstallSnapshot, Message};
 use crate::raft::{
-    Change, Entry, EntryKind, Index, Input, Output, Outputs, Peer, Raft, Refusal, Seq, ServerId, SnapshotPoint,
-    Start, State, Term, Time, Token,
+    Change, Entry, EntryKind, Index, Input, Output, Outputs, Peer, Raft, Refusal, Seq, ServerId,
+    SnapshotPoint, Start, State, Term, Time, Token,
 };
 use crate::store::{self, LoadedSnapshot, Store};
 use crate::vfs::TransactionId;

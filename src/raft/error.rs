@@ -2,7 +2,7 @@
 //! sense; what a peer sends never ends here.
 
 use super::configuration::ConfigurationError;
-use super::types::{Index, ServerId, Seq, Term, Time};
+use super::types::{Index, Seq, ServerId, Term, Time};
 
 /// An input that must not occur. The server is as it was before, and nothing was put out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -286,8 +286,7 @@ impl Sender<'_> {
                 return;
             }
             let with_entries = with_entries && from_memory;
-            let (entries, size) =
-                if with_entries { self.batch(progress) } else { (Vec::new(), 0) };
+            let (entries, size) = if with_entries { self.batch(progress) } else { (Vec::new(), 0) };
             progress.sent(self.now, Index(prev_index.0 + entries.len() as u64), size);
             send(ToSend::Append(self.message(prev_index, prev_term, entries, leases)));
             heartbeat = false;

@@ -150,6 +150,20 @@ impl Cluster {
 }
 
 #[test]
+fn a_follower_that_was_away_gets_what_has_left_the_leaders_memory() {
+    let mut cluster = Cluster::of(3);
+    cluster.exec("CREATE TABLE t (v BLOB)");
+    let away = (cluster.leader_index() + 1) % 3;
+    cluster.members[away].stop();
+    // Too much for memory, too few entries for a snapshot.
+    for _ in 0..24 {
+        cluster.exec("INSERT INTO t VALUES (randomblob(1 << 20))");
+    }
+    cluster.members[away].start();
+    cluster.converge();
+}
+
+#[test]
 fn three_nodes_hold_the_same_database() {
     let cluster = Cluster::of(3);
     cluster.exec("CREATE TABLE t (n INTEGER)");

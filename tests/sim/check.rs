@@ -157,7 +157,7 @@ impl Checker {
         }
         let index = leader.match_index(id);
         match leader.term_at(index) {
-            Some(term) if status.state == State::Leader && !disk.holds(index.0, term) => {
+            Some(term) if status.state == State::Leader && index > Index(0) && !disk.holds(index.0, term) => {
                 Err(format!("the leader believes that server {id} has entry {index} of term {term}"))
             }
             _ => Ok(()),

@@ -491,7 +491,8 @@ impl World {
     fn entries_read(&mut self, node: usize, to: ServerId, (first, last): (Index, Index), asked: Term) {
         let count = self.random.between(1, last.0 - first.0 + 1);
         let disk = &self.nodes[node].disk;
-        let mut entries: Vec<Entry> = (first.0..first.0 + count).map_while(|i| disk.entry(i).cloned()).collect();
+        let mut entries: Vec<Entry> =
+            (first.0..first.0 + count).map_while(|i| disk.entry(i).cloned()).collect();
         let raft = self.nodes[node].raft.as_ref().unwrap();
         let leads = raft.status().state == State::Leader;
         let same_term = raft.status().term == asked;
