@@ -73,13 +73,14 @@ pub const APPEND_ENTRIES_MAX: usize = 4096;
 pub const APPEND_BYTES_MAX: usize = 1 << 20;
 /// Bytes sent to one follower and not acknowledged, beyond which nothing new is sent to it.
 pub const INFLIGHT_BYTES_MAX: usize = 8 << 20;
-/// Memory for entries of the log that are applied and on disk. Twice the above, so that a follower whose window
-/// is full, or that has to be sent its window again, still gets everything from memory.
+/// Memory for entries of the log that are applied and on disk. Twice the above, so that a follower whose
+/// window is full, or that has to be sent its window again, still gets everything from memory.
 pub const LOG_MEMORY_BYTES: usize = 16 << 20;
 /// Attempts in a row to read entries back from the disk after which a follower gets the snapshot instead, if
 /// that contains them. Every attempt waits twice as long as the one before, at most 16 heartbeats.
 pub const READ_BACK_ATTEMPTS_MAX: u32 = 4;
-/// Time for which a segment that was read for a follower stays in memory for its next message, in milliseconds.
+/// Time for which a segment that was read for a follower stays in memory for its next message, in
+/// milliseconds.
 pub const READ_BACK_KEEP_MS: u64 = 1000;
 /// Messages sent to one follower and not acknowledged, beyond which nothing new is sent to it.
 pub const INFLIGHT_MESSAGES_MAX: usize = 4096;

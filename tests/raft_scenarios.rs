@@ -5,7 +5,8 @@
 //! rewrites the traces; review the difference before committing it.
 //!
 //! ```text
-//! new id=1 threshold=4 trailing=2 strategy=dynamic     a server; every key but id has a default; memory=0 bytes
+//! new id=1 threshold=4 trailing=2 strategy=dynamic     a server; every key but id has a default
+//!     memory=0                                             bytes of the log that may be in memory
 //! start term=2 vote=1 first=5                          what its disk holds; indented lines follow:
 //!   snapshot 4 t1 change@1 1@one/voter                   last index, term, configuration's index, servers
 //!   5 t2 command aa                                      one entry of the log: index, term, kind, content

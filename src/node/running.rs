@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! dqlite/raft      Driver: consensus, apply, publish
-//! dqlite/disk      log and metadata      dqlite/snap   snapshot files      (owned by the store, with two more)
+//! dqlite/disk      log and metadata            dqlite/snap     snapshot files      (two of the store's four)
 //! dqlite/client-N  accepting and sessions, including SQL
 //! ```
 

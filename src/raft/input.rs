@@ -166,8 +166,8 @@ pub enum Input {
         /// Whether all of it left this host.
         ok: bool,
     },
-    /// The answer to [`Output::ReadEntries`](super::Output::ReadEntries), given once to each, whatever happened
-    /// since.
+    /// The answer to [`Output::ReadEntries`](super::Output::ReadEntries), given once to each, whatever
+    /// happened since.
     EntriesRead {
         /// For whom.
         to: ServerId,

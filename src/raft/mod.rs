@@ -12,7 +12,8 @@
 //! * **A configuration is in force once appended** and given up when truncated (dissertation 4.1).
 //!
 //! Elections are in `election`, the follower's side of replication in `follower`, the leader's in
-//! `replication`, `read_back` and `progress`, changes of the configuration in `membership`, reads in [`lease`].
+//! `replication`, `read_back` and `progress`, changes of the configuration in `membership`, reads in
+//! [`lease`].
 
 mod barrier;
 mod commit;

@@ -124,9 +124,9 @@ pub enum Output {
         /// Last index of the snapshot, the newest one.
         index: Index,
     },
-    /// Read entries of the log on disk, then report `EntriesRead`: as many as fit in one message, at least one.
-    /// All of them are committed, and durable unless the disk has dropped them behind a snapshot since. There
-    /// is at most one of these for a server at a time.
+    /// Read entries of the log on disk, then report `EntriesRead`: as many as fit in one message, at least
+    /// one. All of them are committed, and durable unless the disk has dropped them behind a snapshot since.
+    /// There is at most one of these for a server at a time.
     ReadEntries {
         /// For whom.
         to: ServerId,

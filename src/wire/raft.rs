@@ -308,8 +308,8 @@ impl Head {
         let mut payload = Reader::new(payload);
         match &mut message {
             Message::AppendEntries(message) => {
-                // Messages of ours fit. One of C's may hold a whole log, all of which would stay in memory for as
-                // long as one of its entries does.
+                // Messages of ours fit. One of C's may hold a whole log, all of which would stay in memory
+                // for as long as one of its entries does.
                 let apart = self.payload_size > APPEND_BYTES_MAX && message.entries.len() > 1;
                 for (entry, size) in message.entries.iter_mut().zip(self.entry_sizes) {
                     let slice = payload.take(size as usize).expect("the payload is the sum of all sizes");
