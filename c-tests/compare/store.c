@@ -164,7 +164,8 @@ static int write_small(const char *address, int most, double seconds)
     if (count == 0)
         return 1;
     qsort(latencies, (size_t)count, sizeof *latencies, compare);
-    printf("%d %.2f %.2f %.2f\n", count, latencies[count / 2], latencies[(size_t)count * 99 / 100], latencies[count - 1]);
+    printf("%d %.2f %.2f %.2f\n", count, latencies[count / 2], latencies[(size_t)count * 99 / 100],
+           latencies[count - 1]);
     return 0;
 }
 
