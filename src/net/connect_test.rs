@@ -86,3 +86,36 @@ async fn anything_else_from_the_embedder_is_a_failure() {
     let connect = Connect::Custom(Arc::new(Returns(Mutex::new(None))));
     assert!(matches!(connect.connect("some where").await, Err(ConnectError::NoReturn)));
 }
+
+/// Waits in the call for "slow", panics for "bad".
+struct Slow(Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Connector for Slow {
+    fn connect(&self, address: &str) -> io::Result<OwnedFd> {
+        match address {
+            "slow" => drop(self.0.lock().unwrap().recv()),
+            "bad" => panic!("of the embedder"),
+            _ => {}
+        }
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+#[tokio::test]
+async fn a_connect_function_that_does_not_return_is_not_called_again_for_the_same_address() {
+    let (go_on, wait) = std::sync::mpsc::channel();
+    let connect = Connect::Custom(Arc::new(Slow(Mutex::new(wait)))).one_at_a_time();
+    let error = async |address| connect.connect(address).await.unwrap_err().to_string();
+    let earlier = "an earlier call of the connect function has not returned";
+    let slow = connect.connect("slow");
+    tokio::pin!(slow);
+    while error("slow").await != earlier {
+        assert!(tokio::time::timeout(Duration::from_millis(1), &mut slow).await.is_err());
+    }
+    assert_ne!(error("other").await, earlier);
+    go_on.send(()).unwrap();
+    assert_ne!(slow.await.unwrap_err().to_string(), earlier);
+    for _ in 0..2 {
+        assert_eq!(error("bad").await, "the connect function did not return");
+    }
+}

@@ -14,6 +14,7 @@ mod gateway;
 mod held;
 mod id;
 mod membership;
+mod roles;
 mod running;
 mod settings;
 
