@@ -50,6 +50,9 @@ pub enum CallError {
     /// The answer cannot be read.
     #[error(transparent)]
     Response(#[from] ResponseError),
+    /// The answer is one to something else.
+    #[error("the answer does not belong to the request")]
+    Unexpected,
     /// The other side refused.
     #[error("{message} (code {code})")]
     Refused {

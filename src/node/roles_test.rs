@@ -210,8 +210,7 @@ fn an_unreachable_voter_goes_before_its_successor_comes() {
         offline(5, Role::Voter),
         member(6, Role::Voter),
     ];
-    let expected =
-        [(5, Role::Spare), (4, Role::Spare), (3, Role::Voter), (2, Role::Standby)];
+    let expected = [(5, Role::Spare), (4, Role::Spare), (3, Role::Voter), (2, Role::Standby)];
     assert_eq!(changes(&members, targets(3, 1)), expected);
 }
 
@@ -219,12 +218,8 @@ fn an_unreachable_voter_goes_before_its_successor_comes() {
 fn a_leader_that_a_majority_does_not_answer_changes_nothing() {
     let two = [member(1, Role::Voter), offline(2, Role::Voter), member(3, Role::Spare)];
     assert_eq!(changes(&two, targets(3, 0)), []);
-    let four = [
-        member(1, Role::Voter),
-        member(2, Role::Voter),
-        offline(3, Role::Voter),
-        offline(4, Role::Voter),
-    ];
+    let four =
+        [member(1, Role::Voter), member(2, Role::Voter), offline(3, Role::Voter), offline(4, Role::Voter)];
     assert_eq!(changes(&four, targets(3, 0)), []);
 }
 
