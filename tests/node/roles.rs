@@ -2,7 +2,7 @@
 //! gives away its own.
 
 use crate::cluster::{Cluster, PATIENCE, SPARE, STANDBY, VOTER};
-use crate::support::{Client, TestNode, free_address};
+use crate::support::{Client, Failure, TestNode, free_address};
 use dqlite::node::{Error, ErrorKind, Node};
 use dqlite::wire::request::Request;
 use dqlite::wire::response::Response;
@@ -27,12 +27,16 @@ fn for_each_node(cluster: &Cluster, change: impl Fn(&Node)) {
     cluster.members.iter().filter_map(|m| m.node.as_ref()).for_each(|running| change(&running.node));
 }
 
-/// In the order in which they were added, as the leader knows them.
-fn roles(cluster: &Cluster) -> Vec<u64> {
-    cluster.on_leader(|leader| match leader.call(Request::Cluster { format: 1 })? {
+fn ask_roles(client: &mut Client) -> Result<Vec<u64>, Failure> {
+    match client.call(Request::Cluster { format: 1 })? {
         Response::Servers(servers) => Ok(servers.iter().map(|server| server.role).collect()),
         other => panic!("{other:?}"),
-    })
+    }
+}
+
+/// In the order in which they were added, as the leader knows them.
+fn roles(cluster: &Cluster) -> Vec<u64> {
+    cluster.on_leader(ask_roles)
 }
 
 fn wait_for_roles(cluster: &Cluster, expected: impl Fn(&[u64]) -> bool) {
@@ -136,10 +140,20 @@ fn the_only_voter_promotes_its_successor_first() {
 #[test]
 fn a_stand_by_gives_its_role_to_a_spare() {
     let cluster = Cluster::with_roles(&[VOTER, STANDBY, SPARE], unmanaged);
+    // It learns of its role from the log.
+    let begin = Instant::now();
+    let mut client = Client::connect(cluster.members[1].address).unwrap();
+    while ask_roles(&mut client).unwrap() != [VOTER, STANDBY, SPARE] {
+        assert!(begin.elapsed() < PATIENCE);
+    }
     node(&cluster, 1).handover().unwrap();
     assert_eq!(roles(&cluster), [VOTER, SPARE, STANDBY]);
     // Nobody is left who has less.
     node(&cluster, 1).stop().unwrap();
+    let mut client = Client::connect(cluster.members[2].address).unwrap();
+    while ask_roles(&mut client).unwrap() != [VOTER, SPARE, STANDBY] {
+        assert!(begin.elapsed() < PATIENCE);
+    }
     refused(node(&cluster, 2).handover(), "no other server that is there has less than this role");
     assert_eq!(roles(&cluster), [VOTER, SPARE, STANDBY]);
 }
