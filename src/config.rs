@@ -118,7 +118,7 @@ pub const PEER_DEAD_AFTER_MS: u64 = 10_000;
 /// Longest time that another server has for connection and answer when it is asked something as by a client,
 /// in milliseconds. As in C; there connecting comes on top.
 pub const SERVER_ANSWER_TIMEOUT_MS: u64 = 5000;
-/// Largest answer expected then: a configuration of [`CONFIGURATION_SIZE_MAX`], whose entries are longer here.
+/// Largest answer expected then: [`CONFIGURATION_SIZE_MAX`] with the longer entries of the client protocol.
 pub const ANSWER_SIZE_MAX: u64 = 4 << 20;
 /// Servers that are asked at the same time whether they are there.
 pub const POLLED_SERVERS_MAX: usize = 16;

@@ -253,8 +253,8 @@ pub unsafe extern "C" fn dqlite_node_set_network_latency_ms(
     unsafe { set(n, |node| node.set_network_latency_ms(u64::from(milliseconds))) }
 }
 
-/// Tells in which failure domain (rack, availability zone) the server is. Clients that assign roles use it to
-/// spread the voters. Allowed at any time.
+/// Tells in which failure domain (rack, availability zone) the server is. Role management and clients that
+/// assign roles use it to spread the voters. Allowed at any time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_failure_domain(n: *mut NodeHandle, code: c_ulonglong) -> c_int {
     // SAFETY: the module's contract for handles.
@@ -328,8 +328,8 @@ pub unsafe extern "C" fn dqlite_node_set_target_standbys(n: *mut NodeHandle, sta
 /// failure domains, then those of less weight (see dqlite_node_set_failure_domain; clients set weights), then
 /// stand-bys before spares. Nothing is changed while less than a majority of the voters answers.
 ///
-/// All nodes of a cluster should have the same targets, and no client, such as go-dqlite's app package, should
-/// aim at others.
+/// All nodes of a cluster should have the same targets, and no client, such as go-dqlite's app package,
+/// should aim at others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_enable_role_management(n: *mut NodeHandle) -> c_int {
     // SAFETY: the module's contract for handles.
@@ -401,9 +401,9 @@ pub unsafe extern "C" fn dqlite_node_stop(n: *mut NodeHandle) -> c_int {
 /// and its own role to a server that has less, whereupon it is a spare.
 ///
 /// Blocks for at most 16 seconds. DQLITE_OK means that everything was given up, or that there was nothing.
-/// DQLITE_ERROR means that something was not, and dqlite_node_errmsg says what and why; in a cluster of voters
-/// only, for instance, leadership goes to another one and the role stays. Stopping is allowed all the same.
-/// DQLITE_MISUSE if the node does not run. Any thread may call it; dqlite_node_stop ends it.
+/// DQLITE_ERROR means that something was not, and dqlite_node_errmsg says what and why; in a cluster of
+/// voters only, for instance, leadership goes to another one and the role stays. Stopping is allowed all the
+/// same. DQLITE_MISUSE if the node does not run. Any thread may call it; dqlite_node_stop ends it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_handover(n: *mut NodeHandle) -> c_int {
     // SAFETY: the module's contract for handles.

@@ -75,7 +75,7 @@ impl Handover {
         if servers.iter().any(is_other_voter) {
             self.transfer(None, deadline).await?;
             let given_up = self.give_up_role(deadline).await;
-            return given_up.map_err(|e| format!("leadership went to another server, but {e}"));
+            return given_up.map_err(|e| format!("leadership was given up, but {e}"));
         }
         let successor = self.promote_successor(&servers, Role::Voter, deadline).await?;
         self.transfer(Some(successor), deadline).await?;

@@ -162,10 +162,7 @@ fn a_stand_by_gives_its_role_to_a_spare() {
 fn a_leader_without_a_successor_for_its_role_gives_up_leadership_and_says_what_it_keeps() {
     let cluster = Cluster::of(3);
     let old = cluster.leader_index();
-    refused(
-        node(&cluster, old).handover(),
-        "leadership went to another server, but this server keeps its role",
-    );
+    refused(node(&cluster, old).handover(), "leadership was given up, but this server keeps its role");
     assert_ne!(cluster.leader_index(), old);
     assert_eq!(roles(&cluster), [VOTER, VOTER, VOTER]);
     let follower = (0..3).find(|position| ![old, cluster.leader_index()].contains(position)).unwrap();
