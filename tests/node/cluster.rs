@@ -76,7 +76,7 @@ impl Cluster {
         self.join_as(id, VOTER);
     }
 
-    fn join_as(&mut self, id: u64, role: u64) {
+    pub fn join_as(&mut self, id: u64, role: u64) {
         let directory = TempDir::new().unwrap();
         let (latency_ms, set) = (self.latency_ms, self.set);
         let mut member = Member { id, address: free_address(), directory, latency_ms, set, node: None };

@@ -232,16 +232,13 @@ fn a_stop_ends_a_handover_and_of_two_handovers_one_is_refused() {
 }
 
 #[test]
-fn a_handover_ends_role_management_on_the_server_that_leaves() {
-    let cluster = Cluster::with_roles(&[VOTER, SPARE], |_, node| {
-        node.set_target_voters(1).unwrap();
-        managed(1, node);
-    });
-    node(&cluster, 0).handover().unwrap();
-    assert_eq!(roles(&cluster), [SPARE, VOTER]);
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_millis(2500) {
-        assert_eq!(roles(&cluster), [SPARE, VOTER]);
-        std::thread::sleep(Duration::from_millis(100));
-    }
+fn a_handover_ends_role_management_until_the_host_asks_for_it_again() {
+    let mut cluster = Cluster::with_roles(&[VOTER], managed);
+    refused(node(&cluster, 0).handover(), "it is the only server of its cluster");
+    cluster.join_as(2, SPARE);
+    // More than two rounds.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(roles(&cluster), [VOTER, SPARE]);
+    node(&cluster, 0).enable_role_management().unwrap();
+    wait_for_roles(&cluster, |roles| roles == [VOTER, VOTER]);
 }
