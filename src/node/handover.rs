@@ -16,7 +16,7 @@ use super::gateway::{Shared, raft_role, wire_role};
 use super::poll::Poller;
 use super::role_management::RoleSettings;
 use super::roles;
-use crate::config::{HANDOVER_RETRY_MS, HANDOVER_TIMEOUT_MS, SERVER_ANSWER_TIMEOUT_MS};
+use crate::config::{HANDOVER_RETRY_MS, HANDOVER_TIMEOUT_MS, HANDOVER_WAIT_MS, SERVER_ANSWER_TIMEOUT_MS};
 use crate::net::caller::{CallError, Caller};
 use crate::net::connect::Connect;
 use crate::raft::{Change, Refusal, Role, Server, ServerId};
@@ -24,6 +24,7 @@ use crate::wire::failure::{CHANGE_IN_PROGRESS, CODE_LEADERSHIP_LOST, CODE_NOT_LE
 use crate::wire::request::Request;
 use crate::wire::response::{Response, ServerEntry};
 use bytes::Bytes;
+use parking_lot::Condvar;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, oneshot};
@@ -43,6 +44,46 @@ pub struct Handover {
     pub connect: Connect,
     /// Held by the one that is under way.
     pub only: Mutex<()>,
+}
+
+/// Where a thread outside of the runtime waits for a handover. Not a channel of the standard library: that
+/// leaves something behind for each thread that has ever waited, and a program's first thread never frees it.
+#[derive(Default)]
+pub struct Outcome {
+    ended: parking_lot::Mutex<Option<Result<(), String>>>,
+    changed: Condvar,
+}
+
+impl Outcome {
+    /// Blocks for [`HANDOVER_WAIT_MS`] at most.
+    pub fn wait(&self) -> Result<(), String> {
+        let mut ended = self.ended.lock();
+        let longest = Duration::from_millis(HANDOVER_WAIT_MS);
+        self.changed.wait_while_for(&mut ended, |ended| ended.is_none(), longest);
+        ended.clone().unwrap_or_else(|| Err("no thread was free for the handover".into()))
+    }
+
+    /// The first end counts.
+    fn end(&self, ended: Result<(), String>) {
+        self.ended.lock().get_or_insert(ended);
+        self.changed.notify_all();
+    }
+}
+
+/// Ends an [`Outcome`], also if the task that has it is dropped.
+pub struct Report(pub Arc<Outcome>);
+
+impl Report {
+    /// The handover has ended by itself.
+    pub fn send(self, ended: Result<(), String>) {
+        self.0.end(ended);
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.0.end(Err("the node was stopped meanwhile".into()));
+    }
 }
 
 /// What may be tried again, or not. The text is for the host.

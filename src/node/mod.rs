@@ -42,8 +42,6 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
 
 /// Connects to another server: called with its address on a thread that may block, returns a connected stream
 /// socket, whose ownership passes to the node, or `None`.
@@ -273,11 +271,7 @@ impl Node {
             Stage::Running(running) => running.hand_over(),
             Stage::Created(_) | Stage::Stopped => return Err(Error::misuse("the node is not running")),
         };
-        match outcome.recv_timeout(Duration::from_millis(config::HANDOVER_WAIT_MS)) {
-            Ok(outcome) => outcome.map_err(Error::failed),
-            Err(RecvTimeoutError::Disconnected) => Err(Error::failed("the node was stopped meanwhile")),
-            Err(RecvTimeoutError::Timeout) => Err(Error::failed("no thread was free for the handover")),
-        }
+        outcome.wait().map_err(Error::failed)
     }
 
     /// Forces a configuration upon the log of a node that does not run.

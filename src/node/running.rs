@@ -10,7 +10,7 @@ use super::client::Client;
 use super::driver::{Driver, Inbound, Order, Parts};
 use super::fault::Fence;
 use super::gateway::{self, Shared};
-use super::handover::Handover;
+use super::handover::{Handover, Outcome, Report};
 use super::membership::Membership;
 use super::poll::Poller;
 use super::role_management::RoleManagement;
@@ -97,14 +97,11 @@ impl Running {
         Ok(Running { clients, stop_accepting, accepting, raft, stop_raft, registry, fence, handover })
     }
 
-    /// Begins a handover, which sends its outcome. It ends with the node.
-    pub fn hand_over(&self) -> std::sync::mpsc::Receiver<Result<(), String>> {
-        let (done, outcome) = std::sync::mpsc::channel();
-        let handover = self.handover.clone();
-        self.clients.spawn(async move {
-            // The caller waits no longer than it said.
-            let _ = done.send(handover.run().await);
-        });
+    /// Begins a handover. It ends with the node at the latest.
+    pub fn hand_over(&self) -> Arc<Outcome> {
+        let outcome = Arc::<Outcome>::default();
+        let (handover, report) = (self.handover.clone(), Report(outcome.clone()));
+        self.clients.spawn(async move { report.send(handover.run().await) });
         outcome
     }
 
