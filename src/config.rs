@@ -124,6 +124,25 @@ pub const PEER_KEEPALIVE_INTERVAL_MS: u64 = 1000;
 /// Time for which a peer may acknowledge nothing, neither data nor such a question, in milliseconds.
 pub const PEER_DEAD_AFTER_MS: u64 = 10_000;
 
+/// Longest time that another server has for connection and answer when it is asked something as by a client,
+/// in milliseconds. As in C; there connecting comes on top.
+pub const SERVER_ANSWER_TIMEOUT_MS: u64 = 5000;
+/// Largest answer expected then: [`CONFIGURATION_SIZE_MAX`] with the longer entries of the client protocol.
+pub const ANSWER_SIZE_MAX: u64 = 4 << 20;
+/// Servers that are asked at the same time whether they are there.
+pub const POLLED_SERVERS_MAX: usize = 16;
+/// Time between two rounds of role management, in milliseconds, as in C.
+pub const ROLE_MANAGEMENT_PERIOD_MS: u64 = 1000;
+/// Longest time for a handover, in milliseconds: an election timeout for leadership, an answer of everybody,
+/// and some time for the successor to catch up. Hosts hand over while they are being shut down, and are
+/// killed if that takes long.
+pub const HANDOVER_TIMEOUT_MS: u64 = 15_000;
+/// Longest time that a caller waits for a handover, in milliseconds: more than it may take, for the case that
+/// no thread is free to run it.
+pub const HANDOVER_WAIT_MS: u64 = 16_000;
+/// Time between two attempts to have the leader change a role at a handover, in milliseconds.
+pub const HANDOVER_RETRY_MS: u64 = 50;
+
 /// Entries after which a snapshot is taken.
 pub const SNAPSHOT_THRESHOLD: u64 = 1024;
 /// Entries kept in the log behind a snapshot.
