@@ -16,6 +16,7 @@ mod id;
 mod membership;
 mod running;
 mod settings;
+mod spools;
 
 pub use crate::raft::TrailingStrategy;
 pub use id::generate_node_id;
