@@ -20,6 +20,7 @@ mod role_management;
 mod roles;
 mod running;
 mod settings;
+mod spools;
 
 pub use crate::raft::TrailingStrategy;
 pub use id::generate_node_id;

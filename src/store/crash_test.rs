@@ -11,9 +11,10 @@
 use super::*;
 use crate::raft::{Configuration, Entry, EntryKind, Index, Role, Seq, Server, ServerId, SnapshotPoint, Term};
 use crate::store::crc::crc;
+use crate::store::test_fs::receive;
 use crate::store::{
-    AutoRecovery, Compression, Directory, Error, Event, InstallRequest, Loaded, Options, SnapshotRequest,
-    Store,
+    AutoRecovery, Compression, Directory, Error, Event, InstallRequest, Loaded, Options, SnapshotContent,
+    SnapshotRequest, Store,
 };
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -64,6 +65,17 @@ struct Snapshot {
     index: u64,
     term: Term,
     content: Bytes,
+}
+
+struct Content(Bytes);
+
+impl SnapshotContent for Content {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&self.0)
+    }
 }
 
 #[derive(Default)]
@@ -323,7 +335,7 @@ impl Life {
             self.committed = self.committed.max(index);
             let term = state.entries[(index - state.first) as usize].term;
             let (point, content, compression) = self.expect_snapshot(index, term);
-            let content = Box::new(content);
+            let content = Box::new(Content(content));
             self.store.store_snapshot(SnapshotRequest { point, content, trailing: TRAILING, compression });
         }
         Ok(())
@@ -339,7 +351,8 @@ impl Life {
         let term = state.term;
         let (point, content, compression) = self.expect_snapshot(index, term);
         self.expect(Request::Install, state);
-        self.store.install_snapshot(InstallRequest { point, content, compression });
+        let content = Arc::new(receive(&self.store, &content, compression));
+        self.store.install_snapshot(InstallRequest { point, content });
     }
 
     /// Waits until everything is reported.
@@ -402,7 +415,7 @@ fn note(expected: &mut Expected, event: &Event) {
         Event::SnapshotStored { index, .. } => (0, snapshot(index)),
         Event::SnapshotInstalled { index } => (request(index), snapshot(index)),
         Event::Failed { .. } | Event::SnapshotFailed { .. } | Event::SnapshotInstallFailed { .. } => (0, 0),
-        Event::Full { .. } | Event::SpaceLow { .. } | Event::SpaceBack => (0, 0),
+        Event::Full { .. } | Event::SpaceLow { .. } | Event::SpaceBack | Event::SnapshotSpaceBack => (0, 0),
     };
     drop(history);
     expected.states[0] = expected.states[0].max(reported);

@@ -14,7 +14,7 @@ use super::segment;
 use crate::config::DATA_DIR_PATH_MAX;
 use crate::raft::{Configuration, Entry, EntryKind, Index, Term};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -97,7 +97,21 @@ impl LockedDirectory {
 
     /// Reads snapshot and log, and repairs what a crash leaves behind; see [`Loaded`].
     pub fn load(&mut self, recovery: load::AutoRecovery) -> Result<Loaded, Error> {
-        load::load(self, recovery)
+        self.load_with(recovery, |content| {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+            Ok(bytes.into())
+        })
+    }
+
+    /// As [`load`](LockedDirectory::load), except that `restore` reads the content of the snapshot, to its
+    /// end. If it fails, nothing is repaired.
+    pub fn load_with<T>(
+        &mut self,
+        recovery: load::AutoRecovery,
+        restore: impl FnOnce(&mut dyn Read) -> Result<T, String>,
+    ) -> Result<Loaded<T>, Error> {
+        load::load(self, recovery, restore)
     }
 }
 

@@ -12,7 +12,7 @@ use super::load::{self, Attempt, AutoRecovery, Repair};
 use super::metadata::Metadata;
 use super::segment::{FORMAT, Segment, Tail};
 use crate::codec::Reader;
-use crate::raft::{Configuration, EntryKind, Index, SnapshotPoint, Term};
+use crate::raft::{Configuration, EntryKind, Index, SnapshotPoint, SnapshotSource, Term};
 use bytes::Bytes;
 use std::fs;
 use std::io;
@@ -206,7 +206,7 @@ fn contents(attempt: Attempt, files: &[FoundFile]) -> Result<Contents, Error> {
         configuration: configuration(&attempt)?,
         set_aside: set_aside.collect(),
         torn: files.iter().filter(is_torn).map(|file| file.name.clone()).collect(),
-        snapshot: attempt.snapshot.map(|(_, snapshot)| (snapshot.point, snapshot.content.len() as u64)),
+        snapshot: attempt.snapshot.map(|(_, snapshot)| (snapshot.point, snapshot.content.size())),
         notes: attempt.notes,
     })
 }

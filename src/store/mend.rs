@@ -98,8 +98,8 @@ impl Mending {
 
     fn snapshot(&mut self, listing: &Listing) -> Option<SnapshotName> {
         for name in listing.snapshots.iter().rev() {
-            match snapshot::read(&Disk, &self.path, *name) {
-                Ok(_) => return Some(*name),
+            match snapshot::check(&Disk, &self.path, *name) {
+                Ok(()) => return Some(*name),
                 Err(reason) => {
                     for file in [name.to_string(), name.meta()] {
                         self.steps.push(Step::Move { file, reason: reason.clone() });
