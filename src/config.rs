@@ -122,6 +122,8 @@ pub const SNAPSHOT_TRAILING: u64 = 8192;
 
 /// Size of an open segment in bytes.
 pub const SEGMENT_SIZE: usize = 8 << 20;
+/// Smallest size that can be set: a page with its frame does not fit in less.
+pub const SEGMENT_SIZE_MIN: usize = 8 << 10;
 /// Most entries of one batch that a reader believes.
 pub const BATCH_ENTRIES_MAX: u64 = 262_144;
 /// Largest encoded configuration in a snapshot's metadata file.
