@@ -1,21 +1,24 @@
 /*
  * A host program: one dqlite node of a cluster, until SIGTERM or SIGINT.
  *
- *     member ID ADDRESS DIRECTORY [LATENCY_MS [SNAPSHOT_THRESHOLD SNAPSHOT_TRAILING]]
+ *     member ID ADDRESS DIRECTORY [LATENCY_MS [SNAPSHOT_THRESHOLD SNAPSHOT_TRAILING [lz4|raw]]]
  *
  * Zero leaves a setting at its default. Prints "ready" when the node serves clients. With another id than 1 the node
  * waits until a client adds it to a cluster. On the signal it hands leadership over and stops; exit code 0 if all
- * worked. Runs with our library and with C releases, of which Debian's 1.11 cannot hand over.
+ * worked. Runs with our library and with C releases, of which Debian's 1.11 cannot hand over and
+ * compresses all snapshots.
  */
 #include <dqlite.h>
 
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
-/* Null at run time where the library does not have it. */
+/* Null at run time where the library does not have them. */
 #pragma weak dqlite_node_handover
+#pragma weak dqlite_node_set_snapshot_compression
 
 static int set(dqlite_node *node, int argc, char **argv)
 {
@@ -27,6 +30,8 @@ static int set(dqlite_node *node, int argc, char **argv)
         rc = dqlite_node_set_network_latency(node, latency_ms * 1000000);
     if (rc == 0 && threshold != 0)
         rc = dqlite_node_set_snapshot_params(node, threshold, trailing);
+    if (rc == 0 && argc > 7 && dqlite_node_set_snapshot_compression != NULL)
+        rc = dqlite_node_set_snapshot_compression(node, strcmp(argv[7], "lz4") == 0);
     return rc;
 }
 
@@ -36,7 +41,7 @@ int main(int argc, char **argv)
     sigset_t signals;
     int rc, received;
     if (argc < 4) {
-        fprintf(stderr, "usage: member ID ADDRESS DIRECTORY [LATENCY_MS [SNAPSHOT_THRESHOLD SNAPSHOT_TRAILING]]\n");
+        fprintf(stderr, "usage: member ID ADDRESS DIRECTORY [LATENCY_MS [SNAPSHOT_THRESHOLD SNAPSHOT_TRAILING [lz4|raw]]]\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
