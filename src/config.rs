@@ -132,6 +132,8 @@ pub const CONFIGURATION_SIZE_MAX: u64 = 1 << 20;
 pub const SPARE_SEGMENTS: usize = 2;
 /// Bytes of a spare segment that are filled before it looks again whether somebody waits for it.
 pub const SPARE_FILL_BYTES: usize = 1 << 20;
+/// Bytes of zeros that are made durable ahead of an append into a spare that was handed out unfilled.
+pub const FILL_AHEAD_BYTES: usize = 128 << 10;
 /// Bytes of a snapshot that may wait for the disk at a time, so that its final sync does not hold up the
 /// log's.
 pub const SNAPSHOT_SYNC_BYTES: usize = 8 << 20;
