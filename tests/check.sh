@@ -68,6 +68,7 @@ step dropin-recover 300 sh tests/dropin/recover.sh
 step dropin-cluster 200 sh tests/dropin/cluster.sh
 step dropin-faults 600 sh tests/dropin/faults.sh
 step dropin-full-disk 200 sh tests/dropin/full_disk.sh
+step dropin-disk-faults 100 sh tests/dropin/disk_faults.sh
 step dropin-mixed 400 sh tests/dropin/mixed.sh
 step kill9 400 sh tests/dropin/kill9.sh
 
