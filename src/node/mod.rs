@@ -207,8 +207,8 @@ impl Node {
         self.before_start(|settings| settings.set_block_size(size))
     }
 
-    /// 8 KiB ..= 8 MiB, else misuse. Small segments make a log of many files, which is good for tests only; the
-    /// C API has no such function. Directories stay readable for every release, whatever the size.
+    /// 8 KiB ..= 8 MiB, else misuse. Small segments make a log of many files, which is good for tests only;
+    /// the C API has no such function. Directories stay readable for every release, whatever the size.
     pub fn set_segment_size(&self, size: usize) -> Result<(), Error> {
         self.before_start(|settings| settings.set_segment_size(size))
     }

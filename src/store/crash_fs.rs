@@ -8,8 +8,8 @@
 //!   creation, renaming and removal for itself. Bytes within a surviving size that were not written are 0.
 //! * A sector may be torn anywhere: of its new bytes a part is there, and in place of the others the old ones
 //!   or zeros. Bytes that no write covered stay as they are, also in the same sector.
-//! * A renaming happens or does not; one from folder to folder is durable with either of them. Changes of one name happen in their order: a later one is not there
-//!   without the earlier ones.
+//! * A renaming happens or does not; one from folder to folder is durable with either of them. Changes of
+//!   one name happen in their order: a later one is not there without the earlier ones.
 //!
 //! A disk with a [`Fault`] lets operations fail, with or without an effect.
 //!
@@ -406,7 +406,8 @@ impl State {
     }
 }
 
-/// The model as the store's file system. It has one directory, whatever its path, and the folders of repairs in it.
+/// The model as the store's file system. It has one directory, whatever its path, and in it the folders of
+/// repairs.
 #[derive(Clone, Default)]
 pub(super) struct CrashFs(Arc<Mutex<State>>);
 
@@ -516,8 +517,6 @@ fn folder(name: &str) -> &str {
     name.split_once('/').map_or("", |(folder, _)| folder)
 }
 
-fn nothing(_: &mut Model) {}
-
 impl Fs for CrashFs {
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         let inside = |name: &&String| folder(name) == sub_folder(dir);
@@ -540,7 +539,7 @@ impl Fs for CrashFs {
 
     fn create(&self, path: &Path, existing: Existing) -> io::Result<Box<dyn File>> {
         let name = name(path);
-        let file = self.run(&format!("create {name}"), |model| model.create(&name, existing), nothing)?;
+        let file = self.run(&format!("create {name}"), |model| model.create(&name, existing), |_| {})?;
         Ok(self.open_file(name, file))
     }
 
@@ -553,7 +552,7 @@ impl Fs for CrashFs {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let name = name(path);
         let action = |model: &mut Model| model.create(&name, Existing::Refuse).map(|_| ());
-        self.run(&format!("create_dir {name}"), action, nothing)
+        self.run(&format!("create_dir {name}"), action, |_| {})
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -563,7 +562,7 @@ impl Fs for CrashFs {
             model.change(NameChange::Rename(from.clone(), to.clone(), file));
             Ok(())
         };
-        self.run(&format!("rename {from} {to}"), action, nothing)
+        self.run(&format!("rename {from} {to}"), action, |_| {})
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -573,7 +572,7 @@ impl Fs for CrashFs {
             model.change(NameChange::Remove(name.clone()));
             Ok(())
         };
-        self.run(&format!("remove {name}"), action, nothing)
+        self.run(&format!("remove {name}"), action, |_| {})
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -586,7 +585,7 @@ impl Fs for CrashFs {
             let synced: Vec<NameChange> = synced;
             synced.iter().for_each(|change| change.apply(&mut model.durable));
         };
-        self.sync(&format!("sync_dir after {last}"), action, nothing)
+        self.sync(&format!("sync_dir after {last}"), action, |_| {})
     }
 }
 

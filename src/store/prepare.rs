@@ -4,14 +4,15 @@
 //! A spare is reserved, filled with zeros and made durable under its final name `open-N` before anybody
 //! writes to it: an append then changes neither the size of the file nor the state of its blocks, and its
 //! sync writes data only. Measured on ext4 on a virtual disk, appends of 4256 bytes, each synced: 170 to 220
-//! us into zeroed blocks, 280 to 320 us into blocks that are only reserved. Of the first spare of a run, and of
-//! any that an append already waits for, only the beginning is filled, and the rest ahead of the appends:
+//! us into zeroed blocks, 280 to 320 us into blocks that are only reserved. Of the first spare of a run, and
+//! of any that an append already waits for, only the beginning is filled, and the rest ahead of the appends:
 //! [`Spare::fill_ahead`].
 //!
-//! **Nothing is acknowledged from blocks that are only reserved.** Their sync needs the file system's journal,
-//! and when ext4 gives its journal up because of an error, it may answer one such sync with success although
-//! the blocks read as zeros afterwards (seen on Linux 6.18 with `trigger_fs_error`, in every fourth attempt;
-//! never with zeroed blocks). So these are zeroed first, with a sync of their own: the next one fails.
+//! **Nothing is acknowledged from blocks that are only reserved.** Their sync needs the file system's
+//! journal, and when ext4 gives its journal up because of an error, it may answer one such sync with success
+//! although the blocks read as zeros afterwards (seen on Linux 6.18 with `trigger_fs_error`, in every fourth
+//! attempt; never with zeroed blocks). So these are zeroed first, with a sync of their own: the next one
+//! fails.
 //!
 //! The format at its beginning is durable, too. If it came with the first batch, a crash could leave a part
 //! of that batch without it, and nobody could tell such a segment from a damaged one.

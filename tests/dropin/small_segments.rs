@@ -1,5 +1,5 @@
-//! A host program for kill9.sh: one node whose log has tiny segments and which takes a snapshot after every few
-//! entries, so that a kill mostly hits it while it changes files.
+//! A host program for kill9.sh: one node whose log has tiny segments and which takes a snapshot after every
+//! few entries, so that a kill mostly hits it while it changes files.
 //!
 //! ```text
 //! small_segments ADDRESS DIRECTORY
