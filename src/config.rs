@@ -164,6 +164,8 @@ pub const SNAPSHOT_TRAILING: u64 = 8192;
 
 /// Size of an open segment in bytes.
 pub const SEGMENT_SIZE: usize = 8 << 20;
+/// Smallest size that can be set: a page with its frame does not fit in less.
+pub const SEGMENT_SIZE_MIN: usize = 8 << 10;
 /// Most entries of one batch that a reader believes.
 pub const BATCH_ENTRIES_MAX: u64 = 262_144;
 /// Largest encoded configuration in a snapshot's metadata file.
@@ -172,6 +174,8 @@ pub const CONFIGURATION_SIZE_MAX: u64 = 1 << 20;
 pub const SPARE_SEGMENTS: usize = 2;
 /// Bytes of a spare segment that are filled before it looks again whether somebody waits for it.
 pub const SPARE_FILL_BYTES: usize = 1 << 20;
+/// Bytes of zeros that are made durable ahead of an append into a spare that was handed out unfilled.
+pub const FILL_AHEAD_BYTES: usize = 128 << 10;
 /// Bytes of a snapshot that may wait for the disk at a time, so that its final sync does not hold up the
 /// log's. Measured beside 500 MB on a fast disk, the worst sync of the log takes 270 ms without this and 30
 /// to 60 ms with it; one in a hundred takes 20 to 40 ms with 8 MiB, 12 to 20 ms with 4 MiB, no less with 1.

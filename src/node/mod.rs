@@ -215,6 +215,12 @@ impl Node {
         self.before_start(|settings| settings.set_block_size(size))
     }
 
+    /// 8 KiB ..= 8 MiB, else misuse. Small segments make a log of many files, which is good for tests only;
+    /// the C API has no such function. Directories stay readable for every release, whatever the size.
+    pub fn set_segment_size(&self, size: usize) -> Result<(), Error> {
+        self.before_start(|settings| settings.set_segment_size(size))
+    }
+
     /// Any time.
     pub fn set_target_voters(&self, count: i32) -> Result<(), Error> {
         self.roles.set_target_voters(count);

@@ -175,7 +175,8 @@ fn start_raft(
     let (events, store_events) = mpsc::unbounded_channel();
     // The Raft thread outlives the disk threads, except after a fault, when nobody listens any more.
     let report = Box::new(move |event: store::Event| drop(events.send(event)));
-    let store = Store::start(directory, &loaded, store::Options::default(), report)?;
+    let options = store::Options { segment_size: settings.segment_size };
+    let store = Store::start(directory, &loaded, options, report)?;
     let spools = store.spools();
     let core = Raft::new(core_options(node, settings), seed());
     let fence = wiring.fence.clone();

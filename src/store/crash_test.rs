@@ -6,7 +6,15 @@
 //! sectors, and random parts. Some of them go on with a second life, which may crash from its first operation
 //! on.
 //!
+//! What a disk does to a store that fails instead of losing power is in `fault_test.rs`, and crashes of a
+//! repair are in `repair_test.rs`.
+//!
 //! `CRASH_IMAGES=` sets how many directories are tried, `CRASH_SEED=` where the seeds begin.
+
+#[path = "fault_test.rs"]
+mod faults;
+#[path = "repair_test.rs"]
+mod repairs;
 
 use super::*;
 use crate::raft::{Configuration, Entry, EntryKind, Index, Role, Seq, Server, ServerId, SnapshotPoint, Term};
@@ -215,11 +223,10 @@ impl Life {
     fn start(
         fs: CrashFs,
         dir: &Path,
-        expected: Expected,
+        expected: Arc<Mutex<Expected>>,
         seed: u64,
         points: &Arc<Mutex<Vec<Point>>>,
     ) -> Result<Life, String> {
-        let expected = Arc::new(Mutex::new(expected));
         let (known, taken) = (Arc::clone(&expected), Arc::clone(points));
         fs.before_each(move |operation, model| {
             let (operation, model, expected) = (operation.into(), model.clone(), known.lock().clone());
@@ -364,6 +371,11 @@ impl Life {
             }
             match self.events.recv_timeout(PATIENCE) {
                 Ok(Event::Failed { error, .. }) => return Err(error.to_string()),
+                // Because of a failure of the log, which is reported with the next request.
+                Ok(
+                    Event::SnapshotFailed { error: Error::Closed, .. }
+                    | Event::SnapshotInstallFailed { error: Error::Closed, .. },
+                ) => self.store.resume(),
                 Ok(Event::SnapshotFailed { error, .. } | Event::SnapshotInstallFailed { error, .. }) => {
                     return Err(error.to_string());
                 }
@@ -381,7 +393,13 @@ impl Life {
                 13..15 => self.vote(),
                 15..17 => self.truncate(),
                 17..19 => self.snapshot()?,
-                _ => self.install(),
+                _ => {
+                    self.install();
+                    if self.fs.may_fail() {
+                        // What follows it is asked for as if it had been done.
+                        self.wait()?;
+                    }
+                }
             }
         }
         let (is_stopped, fs) = (self.random.below(2) == 0, self.fs.clone());
@@ -477,6 +495,7 @@ impl Search {
         fs.lie_about(self.lie);
         let points = Arc::new(Mutex::new(Vec::new()));
         let seed = self.random.next();
+        let expected = Arc::new(Mutex::new(expected));
         let life = Life::start(fs, self.dirs[0].path(), expected, seed, &points)?;
         life.run(STEPS[generation])?;
         Ok(std::mem::take(&mut *points.lock()))

@@ -197,10 +197,13 @@ pub(super) struct Lock(fs::File);
 
 impl Lock {
     /// Takes the lock with its open file.
-    pub(super) fn take(file: fs::File) -> Result<Lock, Error> {
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| Error::Locked)?;
-        Ok(Lock(file))
+    pub(super) fn take(file: fs::File, path: &Path) -> Result<Lock, Error> {
+        use rustix::io::Errno;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock(file)),
+            Err(Errno::WOULDBLOCK) => Err(Error::Locked),
+            Err(e) => Err(Error::Lock(describe("lock", path, &e.into()))),
+        }
     }
 }
 
@@ -214,7 +217,9 @@ impl Drop for Lock {
 pub(super) fn lock(dir: &Path) -> Result<Lock, Error> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    Lock::take(options.open(dir.join(LOCK_NAME)).map_err(|_| Error::Locked)?)
+    let path = dir.join(LOCK_NAME);
+    let file = options.open(&path).map_err(|e| Error::Lock(describe("open", &path, &e)))?;
+    Lock::take(file, &path)
 }
 
 /// Removes unfinished files and halves of snapshots. Failures only leave them there.

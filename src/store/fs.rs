@@ -42,6 +42,8 @@ pub trait Fs: Send + Sync {
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>>;
     /// Gives a file another name, replacing what has it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// A new directory in a directory.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in a directory durable.
@@ -111,6 +113,10 @@ impl Fs for Disk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir(path)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

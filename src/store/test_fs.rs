@@ -161,6 +161,9 @@ impl Fs for TestFs {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.run(format!("rename {} {}", name(from), name(to)), || Disk.rename(from, to))
     }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.run(format!("create_dir {}", name(path)), || Disk.create_dir(path))
+    }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.run(format!("remove {}", name(path)), || Disk.remove(path))
     }
