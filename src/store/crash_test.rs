@@ -269,20 +269,22 @@ impl Life {
     }
 
     /// Notes a snapshot before it is asked for.
-    fn expect_snapshot(&mut self, index: u64, term: Term) -> (SnapshotPoint, Bytes, Compression) {
+    fn snapshot_content(&mut self, index: u64) -> (Bytes, Compression) {
         let content = Bytes::from(vec![index as u8; 8 * self.random.between(1, 150) as usize]);
+        let compression = if self.random.below(2) == 0 { Compression::Lz4 } else { Compression::Off };
+        (content, compression)
+    }
+
+    fn expect_snapshot(&mut self, index: u64, term: Term, content: Bytes) -> SnapshotPoint {
         let mut expected = self.expected.lock();
-        let snapshot = Snapshot { index, term, content: content.clone() };
-        expected.history.lock().snapshots.push(snapshot);
+        expected.history.lock().snapshots.push(Snapshot { index, term, content });
         expected.snapshots[1] += 1;
-        let point = SnapshotPoint {
+        SnapshotPoint {
             index: Index(index),
             term,
             configuration: configuration(),
             configuration_index: Index(1),
-        };
-        let compression = if self.random.below(2) == 0 { Compression::Lz4 } else { Compression::Off };
-        (point, content, compression)
+        }
     }
 
     fn append(&mut self) {
@@ -341,7 +343,8 @@ impl Life {
             let index = self.random.between(first, state.last());
             self.committed = self.committed.max(index);
             let term = state.entries[(index - state.first) as usize].term;
-            let (point, content, compression) = self.expect_snapshot(index, term);
+            let (content, compression) = self.snapshot_content(index);
+            let point = self.expect_snapshot(index, term, content.clone());
             let content = Box::new(Content(content));
             self.store.store_snapshot(SnapshotRequest { point, content, trailing: TRAILING, compression });
         }
@@ -353,12 +356,14 @@ impl Life {
         self.vote();
         let mut state = self.now();
         let index = self.random.between(self.committed + 1, state.last().max(self.committed) + 5);
+        let (content, compression) = self.snapshot_content(index);
+        // What cannot be received is not installed.
+        let Ok(received) = receive(&self.store, &content, compression) else { return };
         self.committed = index;
         (state.first, state.entries) = (index + 1, Vec::new());
-        let term = state.term;
-        let (point, content, compression) = self.expect_snapshot(index, term);
+        let point = self.expect_snapshot(index, state.term, content);
         self.expect(Request::Install, state);
-        let content = Arc::new(receive(&self.store, &content, compression));
+        let content = Arc::new(received);
         self.store.install_snapshot(InstallRequest { point, content });
     }
 

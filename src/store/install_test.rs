@@ -101,7 +101,7 @@ impl Running {
     }
 
     fn install_content(&self, point: SnapshotPoint, content: &[u8]) {
-        let content = Arc::new(receive(&self.store, content, Compression::Lz4));
+        let content = Arc::new(receive(&self.store, content, Compression::Lz4).unwrap());
         self.store.install_snapshot(InstallRequest { point, content });
     }
 
@@ -289,7 +289,7 @@ fn an_installation_is_given_up_when_the_node_stops_or_fails() {
     let running = start(Arc::new(Disk), dir.path());
     running.append(1, 1..=5);
     running.wait_for(5);
-    let content = Arc::new(receive(&running.store, CONTENT, Compression::Lz4));
+    let content = Arc::new(receive(&running.store, CONTENT, Compression::Lz4).unwrap());
     running.store.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
     running.store.install_snapshot(InstallRequest { point: point(2, 20), content });
     running.store.stop().unwrap();

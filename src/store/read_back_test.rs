@@ -96,7 +96,7 @@ impl Running {
     }
 
     fn install(&mut self, index: u64, term: u64) {
-        let content = Arc::new(receive(&self.store, b"databases", Compression::Off));
+        let content = Arc::new(receive(&self.store, b"databases", Compression::Off).unwrap());
         self.store.install_snapshot(InstallRequest { point: point(index, term), content });
         assert_eq!(self.wait(), Event::SnapshotInstalled { index: Index(index) });
         self.next = index + 1;

@@ -208,21 +208,21 @@ impl File for TestFile {
 }
 
 /// Begins to receive a snapshot, once the one before is gone.
-pub(super) fn begin(spools: &Spools, size: u64, compression: Compression) -> Spool {
+pub(super) fn begin(spools: &Spools, size: u64, compression: Compression) -> io::Result<Spool> {
     let since = Instant::now();
     loop {
         match spools.begin(size, compression) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && since.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            begun => return begun.unwrap(),
+            begun => return begun,
         }
     }
 }
 
 /// As a leader's snapshot is received.
-pub(super) fn receive(store: &Store, content: &[u8], compression: Compression) -> Spooled {
-    let mut spool = begin(&store.spools(), content.len() as u64, compression);
-    spool.write(content).unwrap();
-    spool.finish().unwrap()
+pub(super) fn receive(store: &Store, content: &[u8], compression: Compression) -> io::Result<Spooled> {
+    let mut spool = begin(&store.spools(), content.len() as u64, compression)?;
+    spool.write(content)?;
+    spool.finish()
 }
