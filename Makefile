@@ -12,7 +12,7 @@ LIBRARY_FILE := libdqlite.so.0.0.1
 STAGE        := $(CURDIR)/build/stage
 BUILT        := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: all help install stage demo check sim-long kill9 faults mixed failover go compare fix deps clean
+.PHONY: all help install stage demo check sim-long kill9 faults mixed failover go compare compare-store fix deps clean
 
 all: ## Build the library, shared and static, in release form
 	$(CARGO) build --release --lib
@@ -52,6 +52,9 @@ kill9: deps stage ## 200 rounds of writers and kill -9 (KILL9_ROUNDS=, KILL9_SEE
 
 compare: deps stage ## Size, memory and latency beside Debian's C library
 	@sh c-tests/compare/compare.sh
+
+compare-store: deps stage ## Start-up, snapshots and memory beside Debian's C library: half an hour (STORE_PARTS=, STORE_MB=)
+	@sh c-tests/compare/store.sh
 
 faults: deps stage ## 100 kills of the leader, 50 pauses, 50 partitions; 3 and 5 nodes under load (FAULT_ROUNDS=, FAULT_SEED=)
 	@FAULT_ROUNDS=$${FAULT_ROUNDS:-100} FAULT_STALLED_S=$${FAULT_STALLED_S:-60} sh tests/dropin/faults.sh

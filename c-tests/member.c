@@ -5,7 +5,8 @@
  *
  * Zero leaves a setting at its default. Prints "ready" when the node serves clients. With another id than 1 the node
  * waits until a client adds it to a cluster. On the signal it hands leadership over and stops; exit code 0 if all
- * worked. Runs with our library and with C releases, of which Debian's 1.11 cannot hand over.
+ * worked. Runs with our library and with C releases, of which Debian's 1.11 cannot hand over. With MEMBER_MANAGES_ROLES
+ * in its environment the node gives the servers their roles while it leads, which Debian's 1.11 cannot do either.
  */
 #include <dqlite.h>
 
@@ -14,8 +15,9 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-/* Null at run time where the library does not have it. */
+/* Null at run time where the library does not have them. */
 #pragma weak dqlite_node_handover
+#pragma weak dqlite_node_enable_role_management
 
 static int set(dqlite_node *node, int argc, char **argv)
 {
@@ -27,6 +29,8 @@ static int set(dqlite_node *node, int argc, char **argv)
         rc = dqlite_node_set_network_latency(node, latency_ms * 1000000);
     if (rc == 0 && threshold != 0)
         rc = dqlite_node_set_snapshot_params(node, threshold, trailing);
+    if (rc == 0 && getenv("MEMBER_MANAGES_ROLES") != NULL && dqlite_node_enable_role_management != NULL)
+        rc = dqlite_node_enable_role_management(node);
     return rc;
 }
 

@@ -282,6 +282,60 @@ static void calls_from_other_threads_are_answered_during_start_and_stop(void)
     }
 }
 
+struct leaver {
+    dqlite_node *node;
+    int code;
+};
+
+static void *hand_over(void *arg)
+{
+    struct leaver *leaver = arg;
+    leaver->code = dqlite_node_handover(leaver->node);
+    return NULL;
+}
+
+/* The leader promotes a server that was only added, and leaves. */
+static void a_server_is_promoted_and_takes_over_from_one_that_stops(void)
+{
+    struct wire_client client;
+    struct leaver leaver;
+    dqlite_node *node = NULL, *other = NULL;
+    pthread_t thread;
+    uint64_t leader = 0;
+    CHECK(dqlite_node_create(1, address, directory("leaves"), &node), DQLITE_OK);
+    CHECK(dqlite_node_set_bind_address(node, address), DQLITE_OK);
+    CHECK(dqlite_node_enable_role_management(node), DQLITE_OK);
+    CHECK(dqlite_node_start(node), DQLITE_OK);
+    CHECK(dqlite_node_create(2, other_address, directory("stays"), &other), DQLITE_OK);
+    CHECK(dqlite_node_set_bind_address(other, other_address), DQLITE_OK);
+    CHECK(dqlite_node_start(other), DQLITE_OK);
+    REFUSED(other, dqlite_node_handover(other), DQLITE_ERROR); /* in no cluster yet */
+
+    connect_client(&client, address);
+    CHECK(wire_add(&client, 2, other_address), WIRE_OK);
+    wire_close(&client);
+    /* Only a voter tells who leads. */
+    CHECK(wire_connect(&client, other_address, 60000), WIRE_OK);
+    CHECK(wire_wait_for_leader(&client, 60000), WIRE_OK);
+
+    /* Leadership goes to the other one; the role cannot, for that one is a voter, too. */
+    REFUSED(node, dqlite_node_handover(node), DQLITE_ERROR);
+    CHECK(wire_leader(&client, &leader), WIRE_OK);
+    CHECK(leader == 2, 1);
+    CHECK(wire_open(&client, "test"), WIRE_OK);
+    CHECK(wire_exec(&client, "CREATE TABLE t (n INT)"), WIRE_OK);
+    wire_close(&client);
+
+    leaver.node = node;
+    thread = run_thread(hand_over, &leaver);
+    CHECK(dqlite_node_stop(node), DQLITE_OK);
+    pthread_join(thread, NULL);
+    CHECK(leaver.code == DQLITE_ERROR || leaver.code == DQLITE_MISUSE, 1);
+    CHECK(dqlite_node_stop(other), DQLITE_OK);
+    dqlite_node_destroy(node);
+    dqlite_node_destroy(other);
+}
+
 int main(int argc, char **argv)
 {
     const char *single = getenv("SQLITE_SINGLE_THREAD");
@@ -296,5 +350,6 @@ int main(int argc, char **argv)
     RUN(two_nodes_in_one_process_know_nothing_of_each_other);
     RUN(clients_that_leave_in_the_middle_of_an_answer_do_no_harm);
     RUN(calls_from_other_threads_are_answered_during_start_and_stop);
+    RUN(a_server_is_promoted_and_takes_over_from_one_that_stops);
     return checks_end();
 }

@@ -22,12 +22,14 @@ enum {
     REQUEST_QUERY = 6,
     REQUEST_EXEC_SQL = 8,
     REQUEST_QUERY_SQL = 9,
+    REQUEST_ADD = 12,
     RESPONSE_FAILURE = 0,
     RESPONSE_SERVER = 1,
     RESPONSE_DB = 4,
     RESPONSE_STMT = 5,
     RESPONSE_RESULT = 6,
-    RESPONSE_ROWS = 7
+    RESPONSE_ROWS = 7,
+    RESPONSE_EMPTY = 8
 };
 
 #define PROTOCOL_VERSION 1u
@@ -472,4 +474,13 @@ int wire_query_prepared(struct wire_client *client, uint32_t statement, size_t c
 {
     int result = send_prepared(client, REQUEST_QUERY, statement, count, values);
     return result == WIRE_OK ? receive_rows(client, row, arg) : result;
+}
+
+int wire_add(struct wire_client *client, uint64_t id, const char *address)
+{
+    client->body_size = 0;
+    if (put_word(client, id) != WIRE_OK || put_text(client, address) != WIRE_OK
+        || send_request(client, REQUEST_ADD) != WIRE_OK)
+        return WIRE_BROKEN;
+    return receive_response(client, RESPONSE_EMPTY);
 }

@@ -75,4 +75,7 @@ int wire_leader(struct wire_client *client, uint64_t *id);
  * start: another one might still have the lease. */
 int wire_wait_for_leader(struct wire_client *client, int timeout_ms);
 
+/* Asks the leader to add a server to its cluster, as a spare. */
+int wire_add(struct wire_client *client, uint64_t id, const char *address);
+
 #endif

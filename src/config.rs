@@ -73,6 +73,15 @@ pub const APPEND_ENTRIES_MAX: usize = 4096;
 pub const APPEND_BYTES_MAX: usize = 1 << 20;
 /// Bytes sent to one follower and not acknowledged, beyond which nothing new is sent to it.
 pub const INFLIGHT_BYTES_MAX: usize = 8 << 20;
+/// Memory for entries of the log that are applied and on disk. Twice the above, so that a follower whose
+/// window is full, or that has to be sent its window again, still gets everything from memory.
+pub const LOG_MEMORY_BYTES: usize = 16 << 20;
+/// Attempts in a row to read entries back from the disk after which a follower gets the snapshot instead, if
+/// that contains them. Every attempt waits twice as long as the one before, at most 16 heartbeats.
+pub const READ_BACK_ATTEMPTS_MAX: u32 = 4;
+/// Time for which a segment that was read for a follower stays in memory for its next message, in
+/// milliseconds.
+pub const READ_BACK_KEEP_MS: u64 = 1000;
 /// Messages sent to one follower and not acknowledged, beyond which nothing new is sent to it.
 pub const INFLIGHT_MESSAGES_MAX: usize = 4096;
 /// Time after which a snapshot that a follower has not confirmed is sent again, in milliseconds.
@@ -101,7 +110,7 @@ pub const PEERS_MAX: usize = 256;
 pub const PEER_WRITE_PIECES: usize = 256;
 /// Longest time to connect to a peer, in milliseconds. C waits for the kernel, some two minutes.
 pub const PEER_CONNECT_TIMEOUT_MS: u64 = 2000;
-/// First and longest time between two attempts to connect to a peer, in milliseconds. C waits for the longest.
+/// First and longest time between two attempts to connect to a peer, in milliseconds. C always waits 1000.
 pub const PEER_RECONNECT_MIN_MS: u64 = 20;
 /// See [`PEER_RECONNECT_MIN_MS`].
 pub const PEER_RECONNECT_MAX_MS: u64 = 1000;
@@ -113,6 +122,25 @@ pub const PEER_KEEPALIVE_IDLE_MS: u64 = 5000;
 pub const PEER_KEEPALIVE_INTERVAL_MS: u64 = 1000;
 /// Time for which a peer may acknowledge nothing, neither data nor such a question, in milliseconds.
 pub const PEER_DEAD_AFTER_MS: u64 = 10_000;
+
+/// Longest time that another server has for connection and answer when it is asked something as by a client,
+/// in milliseconds. As in C; there connecting comes on top.
+pub const SERVER_ANSWER_TIMEOUT_MS: u64 = 5000;
+/// Largest answer expected then: [`CONFIGURATION_SIZE_MAX`] with the longer entries of the client protocol.
+pub const ANSWER_SIZE_MAX: u64 = 4 << 20;
+/// Servers that are asked at the same time whether they are there.
+pub const POLLED_SERVERS_MAX: usize = 16;
+/// Time between two rounds of role management, in milliseconds, as in C.
+pub const ROLE_MANAGEMENT_PERIOD_MS: u64 = 1000;
+/// Longest time for a handover, in milliseconds: an election timeout for leadership, an answer of everybody,
+/// and some time for the successor to catch up. Hosts hand over while they are being shut down, and are
+/// killed if that takes long.
+pub const HANDOVER_TIMEOUT_MS: u64 = 15_000;
+/// Longest time that a caller waits for a handover, in milliseconds: more than it may take, for the case that
+/// no thread is free to run it.
+pub const HANDOVER_WAIT_MS: u64 = 16_000;
+/// Time between two attempts to have the leader change a role at a handover, in milliseconds.
+pub const HANDOVER_RETRY_MS: u64 = 50;
 
 /// Entries after which a snapshot is taken.
 pub const SNAPSHOT_THRESHOLD: u64 = 1024;

@@ -4,8 +4,7 @@
 use super::command::{self, Command, CommandError};
 use super::registry::Registry;
 use super::snapshot::{Snapshot, SnapshotError};
-use crate::config::PAGE_SIZE;
-use crate::vfs::{self, PageRef};
+use crate::vfs::{self, PageRef, page_from};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -99,9 +98,7 @@ impl Fsm {
 
 /// Copies a page out of its log entry, so that a page which stays does not keep a large entry in memory.
 fn page(image: &Bytes) -> PageRef {
-    let mut page: PageRef = Arc::new([0; PAGE_SIZE]);
-    Arc::get_mut(&mut page).expect("the page was allocated on the line above").copy_from_slice(image);
-    page
+    page_from(image).expect("a decoded command has whole pages")
 }
 
 #[cfg(test)]

@@ -126,6 +126,20 @@ fn a_restore_makes_the_databases_exactly_those_of_the_snapshot() {
 }
 
 #[test]
+fn databases_keep_nothing_of_the_snapshot_or_the_entry_that_they_came_from() {
+    let content = snapshot();
+    let node = Node::new();
+    node.fsm.restore(content.clone()).unwrap();
+    assert_eq!(node.names().len(), 2);
+    assert!(content.is_unique(), "a restored database holds the whole content in memory");
+    let pages = node.registry.get(b"one").unwrap().vfs.capture().pages;
+    let entry = command::encode_frames(b"three", &[(1, pages[0].clone())]);
+    node.fsm.apply(entry.clone()).unwrap();
+    assert_eq!(node.names().len(), 3);
+    assert!(entry.is_unique(), "a database that an entry created holds that entry in memory");
+}
+
+#[test]
 fn sessions_that_are_open_find_the_new_content() {
     let node = Node::new();
     node.with_number("two", 20);

@@ -269,8 +269,10 @@ impl Registry {
         name: &Bytes,
     ) -> Result<&'a mut Entry, vfs::Error> {
         if !databases.contains_key(name) {
-            let database = Arc::new(Database::new(name.clone(), vfs.create_database(name)?));
-            databases.insert(name.clone(), Entry { database, sessions: 0 });
+            // Of its own: it came as a part of a request, of an entry of the log, or of a whole snapshot.
+            let name = Bytes::copy_from_slice(name);
+            let database = Arc::new(Database::new(name.clone(), vfs.create_database(&name)?));
+            databases.insert(name, Entry { database, sessions: 0 });
         }
         Ok(databases.get_mut(name).expect("it was inserted above if it was absent"))
     }

@@ -253,8 +253,8 @@ pub unsafe extern "C" fn dqlite_node_set_network_latency_ms(
     unsafe { set(n, |node| node.set_network_latency_ms(u64::from(milliseconds))) }
 }
 
-/// Tells in which failure domain (rack, availability zone) the server is. Clients that assign roles use it to
-/// spread the voters. Allowed at any time.
+/// Tells in which failure domain (rack, availability zone) the server is. Role management and clients that
+/// assign roles use it to spread the voters. Allowed at any time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_failure_domain(n: *mut NodeHandle, code: c_ulonglong) -> c_int {
     // SAFETY: the module's contract for handles.
@@ -305,7 +305,8 @@ pub unsafe extern "C" fn dqlite_node_set_block_size(n: *mut NodeHandle, size: us
     unsafe { set(n, |node| node.set_block_size(size)) }
 }
 
-/// Sets how many voters role management aims at (default 3). Allowed at any time.
+/// Sets how many voters role management aims at (default 3; the leader remains one in any case). Allowed at
+/// any time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_target_voters(n: *mut NodeHandle, voters: c_int) -> c_int {
     // SAFETY: the module's contract for handles.
@@ -319,7 +320,16 @@ pub unsafe extern "C" fn dqlite_node_set_target_standbys(n: *mut NodeHandle, sta
     unsafe { set(n, |node| node.set_target_standbys(standbys)) }
 }
 
-/// Lets the node, while it leads, assign the roles of the cluster's servers itself. Effective at start.
+/// Lets the node, while it leads, give the servers of the cluster their roles. Allowed at any time; ends with
+/// dqlite_node_handover. Off by default.
+///
+/// Every second it asks all servers whether they are there. One that does not answer becomes a spare. Then
+/// it promotes and demotes servers, one after the other, until the targets are met: first those of other
+/// failure domains, then those of less weight (see dqlite_node_set_failure_domain; clients set weights), then
+/// stand-bys before spares. Nothing is changed while less than a majority of the voters answers.
+///
+/// All nodes of a cluster should have the same targets, and no client, such as go-dqlite's app package,
+/// should aim at others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_enable_role_management(n: *mut NodeHandle) -> c_int {
     // SAFETY: the module's contract for handles.
@@ -387,9 +397,13 @@ pub unsafe extern "C" fn dqlite_node_stop(n: *mut NodeHandle) -> c_int {
     unsafe { set(n, Node::stop) }
 }
 
-/// Hands leadership and the voter role to other servers, before dqlite_node_stop.
+/// Gives up what the node does for its cluster, before dqlite_node_stop: leadership goes to another voter,
+/// and its own role to a server that has less, whereupon it is a spare.
 ///
-/// DQLITE_ERROR means that nobody could take over; stopping is allowed all the same.
+/// Blocks for at most 16 seconds. DQLITE_OK means that everything was given up, or that there was nothing.
+/// DQLITE_ERROR means that something was not, and dqlite_node_errmsg says what and why; in a cluster of
+/// voters only, for instance, leadership goes to another one and the role stays. Stopping is allowed all the
+/// same. DQLITE_MISUSE if the node does not run. Any thread may call it; dqlite_node_stop ends it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_handover(n: *mut NodeHandle) -> c_int {
     // SAFETY: the module's contract for handles.

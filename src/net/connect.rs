@@ -1,13 +1,15 @@
 //! Connections to other servers: the built-in way, or a function of the embedder. Used by the tasks of
-//! [`super::peer`], and by whoever else asks another server something.
+//! [`super::peer`], and by whoever else asks another server something, see [`super::caller`].
 //!
 //! The built-in way takes the numeric addresses of [`super::addr`], IPv6 included, and never looks up a name.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::net::{AddressFamily, SocketType, getpeername, sockopt};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -29,6 +31,35 @@ pub enum Connect {
     Tcp,
     /// As the embedder says.
     Custom(Arc<dyn Connector>),
+}
+
+/// Calls another connector at most once at a time for each address. For who asks again and again: a call that
+/// does not return must not be joined by more and more of them.
+struct OneAtATime {
+    connector: Arc<dyn Connector>,
+    calls: Mutex<HashSet<String>>,
+}
+
+impl Connector for OneAtATime {
+    fn connect(&self, address: &str) -> io::Result<OwnedFd> {
+        if !self.calls.lock().insert(address.to_owned()) {
+            return Err(io::Error::other("an earlier call of the connect function has not returned"));
+        }
+        let _call = Call { calls: &self.calls, address };
+        self.connector.connect(address)
+    }
+}
+
+/// A call under way. It ends by a panic, too.
+struct Call<'a> {
+    calls: &'a Mutex<HashSet<String>>,
+    address: &'a str,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.calls.lock().remove(self.address);
+    }
 }
 
 /// Why there is no connection.
@@ -55,6 +86,16 @@ pub enum ConnectError {
 }
 
 impl Connect {
+    /// The same, but a function of the embedder is called at most once at a time for each address.
+    pub fn one_at_a_time(self) -> Connect {
+        match self {
+            Connect::Tcp => Connect::Tcp,
+            Connect::Custom(connector) => {
+                Connect::Custom(Arc::new(OneAtATime { connector, calls: Mutex::default() }))
+            }
+        }
+    }
+
     /// Connects. Must be called within a tokio runtime. If this is cancelled, a call of the embedder's
     /// function runs to its end, and its connection is closed.
     pub async fn connect(&self, address: &str) -> Result<Stream, ConnectError> {

@@ -1,6 +1,6 @@
 use std::fs::File;
 use std::net::TcpListener;
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 
 use rustix::net::{SocketFlags, listen, socketpair};
 
@@ -85,4 +85,45 @@ async fn anything_else_from_the_embedder_is_a_failure() {
     assert!(matches!(custom(Err(io::ErrorKind::Other.into())).await, Err(ConnectError::Io(_))));
     let connect = Connect::Custom(Arc::new(Returns(Mutex::new(None))));
     assert!(matches!(connect.connect("some where").await, Err(ConnectError::NoReturn)));
+}
+
+/// Tells of a call for "slow" and waits in it; panics for "bad".
+struct Slow {
+    called: mpsc::Sender<()>,
+    go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Connector for Slow {
+    fn connect(&self, address: &str) -> io::Result<OwnedFd> {
+        match address {
+            "slow" => {
+                self.called.send(()).unwrap();
+                self.go_on.lock().unwrap().recv().unwrap();
+            }
+            "bad" => panic!("of the embedder"),
+            _ => {}
+        }
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+#[tokio::test]
+async fn a_connect_function_that_does_not_return_is_not_called_again_for_the_same_address() {
+    let (called, first_call) = mpsc::channel();
+    let (go_on, wait) = mpsc::channel();
+    let connect = Connect::Custom(Arc::new(Slow { called, go_on: Mutex::new(wait) })).one_at_a_time();
+    let error = async |address| connect.connect(address).await.unwrap_err().to_string();
+    let earlier = "an earlier call of the connect function has not returned";
+    let slow = tokio::spawn({
+        let connect = connect.clone();
+        async move { connect.connect("slow").await.unwrap_err().to_string() }
+    });
+    tokio::task::spawn_blocking(move || first_call.recv().unwrap()).await.unwrap();
+    assert_eq!(error("slow").await, earlier);
+    assert_ne!(error("other").await, earlier);
+    go_on.send(()).unwrap();
+    assert_ne!(slow.await.unwrap(), earlier);
+    for _ in 0..2 {
+        assert_eq!(error("bad").await, "the connect function did not return");
+    }
 }

@@ -2,6 +2,7 @@
 //! messages. No consensus and no SQL.
 
 pub mod addr;
+pub mod caller;
 pub mod connect;
 pub mod framed;
 pub mod listen;

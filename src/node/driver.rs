@@ -9,8 +9,8 @@ use crate::db::{self, Database, Fsm, Proposal, Refused, Registry, Snapshot};
 use crate::net::peer::{PeerEvent, Peers};
 use crate::raft::message::{InstallSnapshot, Message};
 use crate::raft::{
-    Change, EntryKind, Index, Input, Output, Outputs, Peer, Raft, Refusal, Seq, ServerId, SnapshotPoint,
-    Start, State, Term, Time, Token,
+    Change, Entry, EntryKind, Index, Input, Output, Outputs, Peer, Raft, Refusal, Seq, ServerId,
+    SnapshotPoint, Start, State, Term, Time, Token,
 };
 use crate::store::{self, LoadedSnapshot, Store};
 use crate::vfs::TransactionId;
@@ -104,6 +104,13 @@ struct SnapshotRead {
     content: Result<LoadedSnapshot, store::Error>,
 }
 
+/// Old entries of the log for a server that lags.
+struct EntriesRead {
+    to: ServerId,
+    first: Index,
+    entries: Result<Vec<Entry>, store::Error>,
+}
+
 /// A snapshot of the leader's that is not yet in the databases.
 struct Installing {
     index: Index,
@@ -136,6 +143,7 @@ pub struct Driver {
     transferring: bool,
     installing: Option<Installing>,
     snapshots: (mpsc::UnboundedSender<SnapshotRead>, mpsc::UnboundedReceiver<SnapshotRead>),
+    reads: (mpsc::UnboundedSender<EntriesRead>, mpsc::UnboundedReceiver<EntriesRead>),
     /// Open connections of each other server to us.
     connections: HashMap<ServerId, usize>,
 }
@@ -145,6 +153,7 @@ enum Event {
     Store(store::Event),
     Peer(PeerEvent),
     SnapshotRead(SnapshotRead),
+    EntriesRead(EntriesRead),
     Inbound(Inbound),
     Request(db::Request),
     Order(Order),
@@ -178,6 +187,7 @@ impl Driver {
             transferring: false,
             installing: None,
             snapshots: mpsc::unbounded_channel(),
+            reads: mpsc::unbounded_channel(),
             connections: HashMap::new(),
         }
     }
@@ -236,6 +246,7 @@ impl Driver {
             Some(event) = parts.store_events.recv() => Event::Store(event),
             Some(event) = parts.peer_events.recv() => Event::Peer(event),
             Some(read) = self.snapshots.1.recv() => Event::SnapshotRead(read),
+            Some(read) = self.reads.1.recv() => Event::EntriesRead(read),
             Some(inbound) = parts.inbound.recv(), if disk_has_room => Event::Inbound(inbound),
             Some(order) = parts.orders.recv() => Event::Order(order),
             Some(request) = parts.requests.recv(), if disk_has_room && decided => Event::Request(request),
@@ -249,6 +260,7 @@ impl Driver {
             Event::Peer(PeerEvent::Unreachable { id }) => self.step(Input::PeerUnreachable { id }),
             Event::Peer(PeerEvent::SnapshotSent { to, ok }) => self.step(Input::SnapshotSent { to, ok }),
             Event::SnapshotRead(read) => self.on_snapshot_read(read),
+            Event::EntriesRead(read) => self.on_entries_read(read),
             Event::Inbound(inbound) => self.on_inbound(inbound),
             Event::Request(db::Request::Propose(proposal)) => self.propose(proposal),
             Event::Request(db::Request::Read { done }) => {
@@ -417,6 +429,11 @@ impl Driver {
                 self.parts.peers.send(to, &address, message)
             }
             Output::SendSnapshot { to, address, term, index } => self.send_snapshot(to, address, term, index),
+            Output::ReadEntries { to, first, last } => {
+                let reads = self.reads.0.clone();
+                let reply = move |entries| drop(reads.send(EntriesRead { to, first, entries }));
+                store.read_entries(first, last, Box::new(reply));
+            }
             Output::InstallSnapshot { snapshot, data } => return self.install(snapshot, data),
             Output::Accepted { token, first_index, term } => self.accept(token, first_index, term),
             Output::Commit { up_to } => {
@@ -556,6 +573,14 @@ impl Driver {
                 self.step(Input::SnapshotSent { to, ok: false })
             }
         }
+    }
+
+    fn on_entries_read(&mut self, EntriesRead { to, first, entries }: EntriesRead) -> Result<(), Fault> {
+        let entries = entries.unwrap_or_else(|error| {
+            tracing::warn!(%to, %first, %error, "entries for a server that lags cannot be read");
+            Vec::new()
+        });
+        self.step(Input::EntriesRead { to, entries })
     }
 
     /// First the disk, then the databases: a crash in between restores them from the disk.

@@ -390,12 +390,13 @@ fn change_failure(refusal: Refusal) -> failure::Failure {
     }
 }
 
-fn raft_role(role: u64) -> Option<Role> {
+/// See [`wire_role`]; `None` if there is no such role.
+pub fn raft_role(role: u64) -> Option<Role> {
     [Role::Voter, Role::Standby, Role::Spare].into_iter().find(|known| wire_role(*known) == role)
 }
 
 /// Roles have other numbers in the client protocol than in the log.
-fn wire_role(role: Role) -> u64 {
+pub fn wire_role(role: Role) -> u64 {
     match role {
         Role::Voter => 0,
         Role::Standby => 1,

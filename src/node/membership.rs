@@ -34,6 +34,12 @@ impl Membership {
         find(view.leader?).cloned()
     }
 
+    /// The same, whatever the role of this server. A spare hears of no leader.
+    pub fn known_leader(&self) -> Option<Server> {
+        let view = self.view.read();
+        view.configuration.get(view.leader?).cloned()
+    }
+
     /// See [`Membership::servers`].
     pub fn set_configuration(&self, configuration: Configuration) {
         self.view.write().configuration = configuration;

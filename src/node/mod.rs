@@ -11,9 +11,13 @@ mod client;
 mod driver;
 mod fault;
 mod gateway;
+mod handover;
 mod held;
 mod id;
 mod membership;
+mod poll;
+mod role_management;
+mod roles;
 mod running;
 mod settings;
 
@@ -30,6 +34,7 @@ use crate::sqlite;
 use crate::store::{self, AutoRecovery, Directory};
 use crate::vfs::{self, Vfs};
 use parking_lot::Mutex;
+use role_management::RoleSettings;
 use running::Running;
 use settings::Settings;
 use std::io;
@@ -106,6 +111,7 @@ pub struct Node {
     vfs: Arc<Vfs>,
     status: Arc<Status>,
     compression: Arc<AtomicBool>,
+    roles: Arc<RoleSettings>,
     life: Mutex<Life>,
 }
 
@@ -147,6 +153,7 @@ impl Node {
             vfs: Arc::new(Vfs::register(config::CHECKPOINT_THRESHOLD_FRAMES)?),
             status: Arc::default(),
             compression: Arc::new(AtomicBool::new(true)),
+            roles: Arc::default(),
             life: Mutex::new(life),
         })
     }
@@ -209,13 +216,13 @@ impl Node {
 
     /// Any time.
     pub fn set_target_voters(&self, count: i32) -> Result<(), Error> {
-        self.life.lock().settings.target_voters = count;
+        self.roles.set_target_voters(count);
         Ok(())
     }
 
     /// Any time.
     pub fn set_target_standbys(&self, count: i32) -> Result<(), Error> {
-        self.life.lock().settings.target_standbys = count;
+        self.roles.set_target_standbys(count);
         Ok(())
     }
 
@@ -249,19 +256,22 @@ impl Node {
         self.life.lock().check_not_running()
     }
 
-    /// Not available yet: an error that says so.
+    /// While it leads, this node gives all servers their roles. Any time; ends with [`Node::handover`].
     pub fn enable_role_management(&self) -> Result<(), Error> {
-        Err(Error::failed("role management is not available in this release yet"))
+        self.roles.enable();
+        Ok(())
     }
 
-    /// Misuse unless running. Not available yet: an error that says what to do instead.
+    /// Gives leadership and role to other servers, as far as there are any: to be called before
+    /// [`Node::stop`]. Returns within [`config::HANDOVER_WAIT_MS`]; an error says what this server has kept.
+    /// Misuse unless running.
     pub fn handover(&self) -> Result<(), Error> {
-        match self.life.lock().stage {
-            Stage::Running(_) => Err(Error::failed(
-                "handover is not available in this release yet: have a client send TRANSFER to the leader",
-            )),
-            Stage::Created(_) | Stage::Stopped => Err(Error::misuse("the node is not running")),
-        }
+        // Without the lock while it waits, so that the node can be stopped meanwhile.
+        let outcome = match &self.life.lock().stage {
+            Stage::Running(running) => running.hand_over(),
+            Stage::Created(_) | Stage::Stopped => return Err(Error::misuse("the node is not running")),
+        };
+        outcome.wait().map_err(Error::failed)
     }
 
     /// Forces a configuration upon the log of a node that does not run.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! dqlite/raft      Driver: consensus, apply, publish
-//! dqlite/disk      log and metadata            dqlite/snap     snapshot files      (both owned by the store)
+//! dqlite/disk      log and metadata            dqlite/snap     snapshot files      (two of the store's four)
 //! dqlite/client-N  accepting and sessions, including SQL
 //! ```
 
@@ -10,7 +10,10 @@ use super::client::Client;
 use super::driver::{Driver, Inbound, Order, Parts};
 use super::fault::Fence;
 use super::gateway::{self, Shared};
+use super::handover::{Handover, Outcome, Report};
 use super::membership::Membership;
+use super::poll::Poller;
+use super::role_management::RoleManagement;
 use super::settings::Settings;
 use super::{Error, Node};
 use crate::config;
@@ -36,6 +39,7 @@ pub struct Running {
     stop_raft: oneshot::Sender<()>,
     registry: Arc<Registry>,
     fence: Arc<Fence>,
+    handover: Arc<Handover>,
 }
 
 impl Running {
@@ -75,7 +79,7 @@ impl Running {
             let _ = peer_reports.send(event);
         });
         let own = Peer { id: node.id, address: node.address.clone() };
-        let peers = Peers::new(&own, connect, clients.handle().clone(), report);
+        let peers = Peers::new(&own, connect.clone(), clients.handle().clone(), report);
         let wiring = Wiring {
             registry: registry.clone(),
             membership,
@@ -88,8 +92,17 @@ impl Running {
         };
         let (raft, stop_raft) = start_raft(node, settings, directory, loaded, wiring)?;
         let (stop_accepting, stopped) = oneshot::channel();
+        let handover = manage_roles(node, &clients, connect.one_at_a_time(), shared.clone());
         let accepting = clients.spawn(accept_clients(listener, shared, stopped));
-        Ok(Running { clients, stop_accepting, accepting, raft, stop_raft, registry, fence })
+        Ok(Running { clients, stop_accepting, accepting, raft, stop_raft, registry, fence, handover })
+    }
+
+    /// Begins a handover. It ends with the node at the latest.
+    pub fn hand_over(&self) -> Arc<Outcome> {
+        let outcome = Arc::<Outcome>::default();
+        let (handover, report) = (self.handover.clone(), Report(outcome.clone()));
+        self.clients.spawn(async move { report.send(handover.run().await) });
+        outcome
     }
 
     /// Ends sessions first, so that nobody writes when the log is closed.
@@ -117,6 +130,22 @@ impl Running {
             Some(reason) => Err(Error::failed(format!("the node had stopped by itself: {reason}"))),
         }
     }
+}
+
+/// Starts role management, and prepares a handover.
+fn manage_roles(node: &Node, clients: &Runtime, connect: Connect, shared: Shared) -> Arc<Handover> {
+    let (id, settings) = (node.id, node.roles.clone());
+    let poller = Arc::new(Poller::new(id, connect.clone()));
+    let handover = Handover {
+        id,
+        settings: settings.clone(),
+        shared: shared.clone(),
+        poller: poller.clone(),
+        connect,
+        only: tokio::sync::Mutex::new(()),
+    };
+    clients.spawn(RoleManagement { id, settings, shared, poller }.run());
+    Arc::new(handover)
 }
 
 /// What connects the Raft thread with the rest of the node.
@@ -226,6 +255,7 @@ fn core_options(node: &Node, settings: &Settings) -> Options {
         snapshot_threshold: settings.snapshot_threshold,
         snapshot_trailing: settings.snapshot_trailing,
         trailing_strategy: settings.trailing_strategy,
+        log_memory_bytes: config::LOG_MEMORY_BYTES,
     }
 }
 

@@ -21,10 +21,6 @@ pub struct Settings {
     pub client_threads: u32,
     /// Whether start may set damaged segments aside.
     pub auto_recovery: AutoRecovery,
-    /// Voters that role management aims at.
-    pub target_voters: i32,
-    /// Stand-bys that role management aims at.
-    pub target_standbys: i32,
 }
 
 impl Default for Settings {
@@ -37,8 +33,6 @@ impl Default for Settings {
             trailing_strategy: TrailingStrategy::Static,
             client_threads: config::CLIENT_THREADS_DEFAULT,
             auto_recovery: AutoRecovery::On,
-            target_voters: 3,
-            target_standbys: 0,
         }
     }
 }

@@ -166,6 +166,15 @@ pub enum Input {
         /// Whether all of it left this host.
         ok: bool,
     },
+    /// The answer to [`Output::ReadEntries`](super::Output::ReadEntries), given once to each, whatever
+    /// happened since.
+    EntriesRead {
+        /// For whom.
+        to: ServerId,
+        /// The entries from the first one on that was asked for, no more than were asked for; none if they
+        /// could not be read.
+        entries: Vec<Entry>,
+    },
     /// The snapshot of [`Output::InstallSnapshot`](super::Output::InstallSnapshot) is durable and all
     /// databases are in its state; or nothing has changed.
     SnapshotInstalled {

@@ -114,8 +114,7 @@ impl Raft {
     fn newest_entries_within(&self, size_bytes: u64, count_max: u64) -> u64 {
         let mut left = size_bytes;
         let mut count = 0;
-        for entry in self.log.entries_from(self.log.first_index()).rev() {
-            let size = entry.payload.len() as u64;
+        for size in self.log.payload_sizes() {
             if size > left || count == count_max {
                 break;
             }

@@ -5,8 +5,8 @@
 //!   makes it ours, [`LockedDirectory::bootstrap`] gives it a first configuration,
 //!   [`LockedDirectory::load`] reads everything.
 //! * While it runs: [`Store`] takes requests from any thread, never waits, and reports through a callback.
-//!   The threads `dqlite/disk` (log, term and vote), `dqlite/segments` (spare files) and `dqlite/snap`
-//!   (snapshots) do the work.
+//!   The threads `dqlite/disk` (log, term and vote), `dqlite/segments` (spare files), `dqlite/snap`
+//!   (snapshots) and `dqlite/read` (old entries) do the work.
 //!
 //! **Contract.** Requests become durable in the order in which they were made, and `Persisted { seq }` covers
 //! every request up to `seq`. It is sent only for what survives a power cut. After `Failed` nothing more is
@@ -28,6 +28,7 @@ mod mend;
 mod metadata;
 mod prepare;
 mod queue;
+mod read_back;
 mod recover;
 mod segment;
 mod snapshot;
@@ -44,6 +45,7 @@ pub use install::InstallRequest;
 pub use load::{AutoRecovery, Loaded, LoadedSnapshot};
 pub use mend::{Mending, Step, give_to_owner};
 pub use metadata::Metadata;
+pub use read_back::OnEntries;
 pub use recover::Recovered;
 pub use snapshot::{Compression, SnapshotContent};
 pub use snapshot_writer::{OnRead, SnapshotRequest};
@@ -53,6 +55,7 @@ use crate::raft::{Entry, Index, Seq, ServerId, Term};
 use install::Install;
 use parking_lot::Mutex;
 use queue::{Queue, Request};
+use read_back::{ReadBack, Reader};
 use snapshot_writer::{Job, SnapshotWriter};
 use std::io;
 use std::sync::Arc;
@@ -146,9 +149,12 @@ pub struct Store {
     queue: Arc<Queue>,
     /// Held while a job is given to both threads, so that they have them in the same order.
     snapshots: Mutex<Option<Sender<Job>>>,
+    /// Taken to end the thread.
+    reads: Option<Sender<ReadBack>>,
     cancelled: Arc<AtomicBool>,
     disk: Option<JoinHandle<Result<(), Error>>>,
     snap: Option<JoinHandle<()>>,
+    read: Option<JoinHandle<()>>,
     /// Last, so that the lock outlives the threads.
     _directory: LockedDirectory,
 }
@@ -181,13 +187,22 @@ impl Store {
             on_event,
             cancelled: Arc::clone(&cancelled),
         };
+        let reader = Reader::new(
+            Arc::clone(&directory.fs),
+            directory.path.clone(),
+            Arc::clone(&queue),
+            Arc::clone(&cancelled),
+        );
         let (snapshots, jobs) = channel();
+        let (reads, to_read) = channel();
         let mut store = Store {
             queue,
             snapshots: Mutex::new(Some(snapshots)),
+            reads: Some(reads),
             cancelled,
             disk: None,
             snap: None,
+            read: None,
             _directory: directory,
         };
         let failed = |e: io::Error| Error::Disk(format!("start a disk thread: {e}"));
@@ -195,6 +210,7 @@ impl Store {
         store.disk = Some(builder("dqlite/disk").spawn(move || writer.run()).map_err(failed)?);
         let snap = builder("dqlite/snap").spawn(move || snapshot_writer.run(&jobs)).map_err(failed)?;
         store.snap = Some(snap);
+        store.read = Some(builder("dqlite/read").spawn(move || reader.run(&to_read)).map_err(failed)?);
         Ok(store)
     }
 
@@ -239,6 +255,14 @@ impl Store {
         self.snapshot_job(None, Job::Read { index, reply });
     }
 
+    /// Reads committed entries back: from `first` on, none behind `last`, as many as one message may have.
+    pub fn read_entries(&self, first: Index, last: Index, reply: OnEntries) {
+        if let Some(reads) = &self.reads {
+            // The thread lives as long as this sender.
+            let _ = reads.send(ReadBack { first, last, reply });
+        }
+    }
+
     fn snapshot_job(&self, request: Option<Request>, job: Job) {
         let snapshots = self.snapshots.lock();
         if let Some(request) = request {
@@ -266,10 +290,21 @@ impl Store {
     pub fn stop(mut self) -> Result<(), Error> {
         self.end_snapshots();
         self.queue.close();
-        match self.disk.take().map(JoinHandle::join) {
+        let closed = self.disk.take().map(JoinHandle::join);
+        self.end_reads();
+        match closed {
             Some(Ok(result)) => result,
             // Its panics are caught, and it is taken only here.
             Some(Err(_)) | None => Err(Error::Closed),
+        }
+    }
+
+    /// Once the disk thread has ended: the reader may wait for it.
+    fn end_reads(&mut self) {
+        self.reads = None;
+        if let Some(read) = self.read.take() {
+            // As in `end_snapshots`.
+            let _ = read.join();
         }
     }
 
@@ -290,5 +325,6 @@ impl Drop for Store {
         if let Some(disk) = self.disk.take() {
             let _ = disk.join();
         }
+        self.end_reads();
     }
 }

@@ -136,7 +136,7 @@ impl Fs for TestFs {
         Disk.size(path)
     }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        Disk.read(path)
+        self.run(format!("read {}", name(path)), || Disk.read(path))
     }
     fn create(&self, path: &Path, existing: Existing) -> io::Result<Box<dyn File>> {
         let file = self.run(format!("create {}", name(path)), || Disk.create(path, existing))?;

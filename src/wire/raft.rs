@@ -29,7 +29,9 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::codec::{Reader, Truncated};
-use crate::config::{APPEND_PAYLOAD_SIZE_MAX, RAFT_HEADER_SIZE_MAX, SNAPSHOT_PAYLOAD_SIZE_MAX};
+use crate::config::{
+    APPEND_BYTES_MAX, APPEND_PAYLOAD_SIZE_MAX, RAFT_HEADER_SIZE_MAX, SNAPSHOT_PAYLOAD_SIZE_MAX,
+};
 use crate::raft::configuration::{Configuration, ConfigurationError};
 use crate::raft::message::{
     AppendEntries, AppendEntriesResult, Features, InstallSnapshot, Message, RequestVote, RequestVoteResult,
@@ -306,8 +308,12 @@ impl Head {
         let mut payload = Reader::new(payload);
         match &mut message {
             Message::AppendEntries(message) => {
+                // Messages of ours fit. One of C's may hold a whole log, all of which would stay in memory
+                // for as long as one of its entries does.
+                let apart = self.payload_size > APPEND_BYTES_MAX && message.entries.len() > 1;
                 for (entry, size) in message.entries.iter_mut().zip(self.entry_sizes) {
-                    entry.payload = payload.take(size as usize).expect("the payload is the sum of all sizes");
+                    let slice = payload.take(size as usize).expect("the payload is the sum of all sizes");
+                    entry.payload = if apart { Bytes::copy_from_slice(&slice) } else { slice };
                 }
             }
             Message::InstallSnapshot(message) => message.data = payload.rest(),

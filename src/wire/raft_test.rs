@@ -71,6 +71,24 @@ fn payloads_are_neither_copied_when_sent_nor_when_received() {
 }
 
 #[test]
+fn an_entry_of_a_message_larger_than_ours_does_not_keep_the_others_in_memory() {
+    let entry = |size| Entry { term: Term(2), kind: EntryKind::Command, payload: vec![1; size].into() };
+    let received = |entries: Vec<Entry>| {
+        let payload: Vec<u8> = entries.iter().flat_map(|entry| entry.payload.to_vec()).collect();
+        let payload = Bytes::from(payload);
+        let message = Message::AppendEntries(append(entries));
+        let head = decode_header(MessageType::AppendEntries, header_of(&message)).unwrap();
+        assert_eq!(head.clone().complete(payload.clone()), message);
+        let Message::AppendEntries(received) = head.complete(payload.clone()) else { panic!() };
+        let shares = |entry: &Entry| payload.as_ptr_range().contains(&entry.payload.as_ptr());
+        received.entries.iter().map(shares).collect::<Vec<_>>()
+    };
+    assert_eq!(received(vec![entry(APPEND_BYTES_MAX - 8), entry(8)]), [true, true]);
+    assert_eq!(received(vec![entry(APPEND_BYTES_MAX), entry(8)]), [false, false]);
+    assert_eq!(received(vec![entry(APPEND_BYTES_MAX + 8)]), [true], "nothing else is in it");
+}
+
+#[test]
 fn fields_that_older_servers_leave_out_are_absent() {
     let kind = MessageType::AppendEntriesResult;
     let Ok(Head { message: Message::AppendEntriesResult(result), .. }) =

@@ -4,6 +4,7 @@
 
     leaders      every node of every mix of three leads, by a transfer and after the leader was killed
     membership   roles change, leadership moves, nodes are removed and added, on both kinds of leader
+    roles        a leader of ours gives C servers their roles, and hands over to them before it stops
     snapshots    a new node and one that was away get a snapshot, from either kind of leader
     reads        only one of ours leads, and C servers, which do not confirm reads, are all that is left with it
     truncation   a C node is stopped in the middle of truncating its log, and its directory goes on with our library
@@ -103,6 +104,31 @@ def expect_roles(cluster, roles):
         return True
 
     wait_for(f"roles {roles}", told)
+
+
+def roles(directory, _):
+    os.environ["MEMBER_MANAGES_ROLES"] = "1"
+    with Cluster(directory).form([OURS]) as cluster:
+        first = cluster.members[0]
+        second, third, fourth = (cluster.join(library, SPARE) for library in (C, C, OURS))
+        # Three voters; of equals those that were added first.
+        expect_roles(cluster, {1: VOTER, 2: VOTER, 3: VOTER, 4: SPARE})
+        cluster.exec("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY)")
+        third.kill()
+        expect_roles(cluster, {1: VOTER, 2: VOTER, 3: SPARE, 4: VOTER})
+        third.start(C)
+        cluster.lead(first)
+        first.stop()
+        expect_roles(cluster, {1: SPARE, 2: VOTER, 3: VOTER, 4: VOTER})
+        cluster.lead(second)
+        first.start(OURS)
+        # The leader is a C node, which is asked to change the roles, and manages none itself.
+        fourth.stop()
+        expect_roles(cluster, {1: VOTER, 2: VOTER, 3: VOTER, 4: SPARE})
+        cluster.exec("INSERT OR IGNORE INTO t VALUES (1)")
+        cluster.converge()
+        print("mixed: roles of C servers are managed and taken over: ok", flush=True)
+    del os.environ["MEMBER_MANAGES_ROLES"]
 
 
 def snapshots(directory, _):
@@ -245,7 +271,7 @@ def check(cluster, acknowledged):
         assert found == count, f"{database}: {found} rows of {count} acknowledged ones"
 
 
-SCENARIOS = {each.__name__: each for each in (leaders, membership, snapshots, reads, truncation, upgrade)}
+SCENARIOS = {each.__name__: each for each in (leaders, membership, roles, snapshots, reads, truncation, upgrade)}
 
 
 def main(directory, scenario, seconds=20):

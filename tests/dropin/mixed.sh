@@ -72,7 +72,7 @@ for _ in $(seq "${MIXED_ROUNDS:-1}"); do
     fi
     case $LED in *ours*) ;; *) fail "our library never led" ;; esac
     case $LED in *C*) ;; *) fail "the C library never led" ;; esac
-    for name in ${MIXED_SCENARIOS:-leaders membership snapshots reads truncation}; do
+    for name in ${MIXED_SCENARIOS:-leaders membership roles snapshots reads truncation}; do
         scenario 200 mixed "$WORK" "$name"
     done
     scenario $((upgrade_seconds + 200)) mixed "$WORK" upgrade "$upgrade_seconds"

@@ -1,6 +1,7 @@
 //! Several nodes in one process, over real sockets and disks: what a cluster promises its clients.
 
 use crate::support::{Client, Failure, TestNode, free_address};
+use dqlite::node::Node;
 use dqlite::wire::request::{Request, Server};
 use dqlite::wire::response::Response;
 use std::net::SocketAddr;
@@ -9,6 +10,10 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Roles as clients name them.
+pub const VOTER: u64 = 0;
+pub const STANDBY: u64 = 1;
+pub const SPARE: u64 = 2;
 const BUSY_TIMEOUT_MS: u32 = 60_000;
 
 pub struct Member {
@@ -16,18 +21,20 @@ pub struct Member {
     pub address: SocketAddr,
     directory: TempDir,
     latency_ms: u64,
-    node: Option<TestNode>,
+    set: fn(u64, &Node),
+    pub node: Option<TestNode>,
 }
 
 impl Member {
     pub fn start(&mut self) {
-        let latency_ms = self.latency_ms;
-        let settings = |node: &dqlite::node::Node| {
+        let (id, latency_ms, set) = (self.id, self.latency_ms, self.set);
+        let settings = |node: &Node| {
             node.set_network_latency_ms(latency_ms).unwrap();
             node.set_busy_timeout(BUSY_TIMEOUT_MS).unwrap();
             node.set_snapshot_params(64, 64, Default::default()).unwrap();
+            set(id, node);
         };
-        self.node = Some(TestNode::start_member(self.id, self.address, self.directory.path(), settings));
+        self.node = Some(TestNode::start_member(id, self.address, self.directory.path(), settings));
     }
 
     pub fn stop(&mut self) {
@@ -38,6 +45,7 @@ impl Member {
 pub struct Cluster {
     pub members: Vec<Member>,
     latency_ms: u64,
+    set: fn(u64, &Node),
 }
 
 impl Cluster {
@@ -48,17 +56,30 @@ impl Cluster {
 
     /// The same with slower elections: the timeout is 15 times the latency.
     pub fn with_latency(size: u64, latency_ms: u64) -> Cluster {
-        let mut cluster = Cluster { members: Vec::new(), latency_ms };
+        let mut cluster = Cluster { members: Vec::new(), latency_ms, set: |_, _| {} };
         for id in 1..=size {
             cluster.join(id);
         }
         cluster
     }
 
+    /// Nodes with these roles, of which the first is a voter; each is given its id for more settings.
+    pub fn with_roles(roles: &[u64], set: fn(u64, &Node)) -> Cluster {
+        let mut cluster = Cluster { members: Vec::new(), latency_ms: 20, set };
+        for (id, role) in (1..).zip(roles) {
+            cluster.join_as(id, *role);
+        }
+        cluster
+    }
+
     fn join(&mut self, id: u64) {
+        self.join_as(id, VOTER);
+    }
+
+    pub fn join_as(&mut self, id: u64, role: u64) {
         let directory = TempDir::new().unwrap();
-        let latency_ms = self.latency_ms;
-        let mut member = Member { id, address: free_address(), directory, latency_ms, node: None };
+        let (latency_ms, set) = (self.latency_ms, self.set);
+        let mut member = Member { id, address: free_address(), directory, latency_ms, set, node: None };
         member.start();
         let address = member.address;
         self.members.push(member);
@@ -66,7 +87,10 @@ impl Cluster {
             self.on_leader(|leader| {
                 let server = Server { id, address: address.to_string().into() };
                 leader.call(Request::Add(server))?;
-                leader.call(Request::Assign { id, role: Some(0) })
+                if role == SPARE {
+                    return Ok(());
+                }
+                leader.call(Request::Assign { id, role: Some(role) }).map(drop)
             });
         }
     }
@@ -147,6 +171,20 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+#[test]
+fn a_follower_that_was_away_gets_what_has_left_the_leaders_memory() {
+    let mut cluster = Cluster::of(3);
+    cluster.exec("CREATE TABLE t (v BLOB)");
+    let away = (cluster.leader_index() + 1) % 3;
+    cluster.members[away].stop();
+    // Too much for memory, too few entries for a snapshot.
+    for _ in 0..24 {
+        cluster.exec("INSERT INTO t VALUES (randomblob(1 << 20))");
+    }
+    cluster.members[away].start();
+    cluster.converge();
 }
 
 #[test]

@@ -4,5 +4,6 @@
 
 mod cluster;
 mod leadership;
+mod roles;
 mod single_node;
 mod support;
