@@ -114,7 +114,8 @@ pub const PEER_CONNECT_TIMEOUT_MS: u64 = 2000;
 pub const PEER_RECONNECT_MIN_MS: u64 = 20;
 /// See [`PEER_RECONNECT_MIN_MS`].
 pub const PEER_RECONNECT_MAX_MS: u64 = 1000;
-/// Time since the last message to a peer for which a broken connection is made again unasked, in milliseconds.
+/// Time since the last message to a peer for which a broken connection is made again unasked, in
+/// milliseconds.
 pub const PEER_RECENT_MS: u64 = 5000;
 /// Silence after which the kernel asks whether the host of a peer is still there, in milliseconds.
 pub const PEER_KEEPALIVE_IDLE_MS: u64 = 5000;
