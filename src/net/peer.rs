@@ -10,8 +10,8 @@
 //!
 //! A connection that breaks is made again if it was in use lately, before the next message needs it: a
 //! follower must not lose its leader for longer than a blip. But one that the other server closed waits for
-//! the longest delay: that server is stopping, and what stands before it (a proxy for TLS, an HTTP server that
-//! hands connections over) may still accept in its place. A process with go-dqlite dies of a panic then.
+//! the longest delay: that server is stopping, and what stands before it (a proxy for TLS, an HTTP server
+//! that hands connections over) may still accept in its place. A process with go-dqlite dies of a panic then.
 //!
 //! Messages on one connection stay in order. What was written before a connection broke may be lost, and a
 //! broken one may still deliver after the next has begun: Raft allows for both.
