@@ -47,8 +47,8 @@ sim-long: ## Simulate 200,000 seeds of the Raft core, a minute each (SIM_RUNS=, 
 	@SIM_RUNS=$${SIM_RUNS:-200000} SIM_SECONDS=$${SIM_SECONDS:-60} $(CARGO) test -q \
 		--config tests/sim/optimised.toml --features planted-bugs --test sim -- --nocapture no_seed_breaks_a_promise
 
-kill9: deps stage ## 200 rounds of writers and kill -9 (KILL9_ROUNDS=, KILL9_SEED=)
-	@KILL9_ROUNDS=$${KILL9_ROUNDS:-200} sh tests/dropin/kill9.sh
+kill9: deps stage ## 200 rounds of writers and kill -9, and 1000 with tiny segments (KILL9_ROUNDS=, KILL9_SMALL=, KILL9_SEED=)
+	@KILL9_ROUNDS=$${KILL9_ROUNDS:-200} KILL9_SMALL=$${KILL9_SMALL:-1000} sh tests/dropin/kill9.sh
 
 compare: deps stage ## Size, memory and latency beside Debian's C library
 	@sh c-tests/compare/compare.sh

@@ -39,7 +39,8 @@
 
 use bytes::Bytes;
 use dqlite::raft::message::{
-    AppendEntries, AppendEntriesResult, Features, InstallSnapshot, RequestVote, RequestVoteResult, TimeoutNow,
+    AppendEntries, AppendEntriesResult, Features, InstallSnapshot, RequestVote, RequestVoteResult,
+    SnapshotData, TimeoutNow,
 };
 use dqlite::raft::{
     Change, Configuration, Entry, EntryKind, Index, Input, Message, Options, Output, Outputs, Peer, Raft,
@@ -211,6 +212,7 @@ fn parse_input(words: &[&str], details: &[&str]) -> Result<Input, String> {
         "applied" => Input::Applied { index: index()? },
         "snapshot-taken" => Input::SnapshotTaken { index: index()?, size_bytes: number(words.get(2))? },
         "snapshot-failed" => Input::SnapshotFailed { index: index()? },
+        "retry-snapshot" => Input::RetrySnapshot,
         "from" => {
             let id = number(words.get(1))?;
             let from = Peer { id: ServerId(id), address: address_of(id) };
@@ -331,7 +333,7 @@ fn parse_message(from: ServerId, words: &[&str], details: &[&str]) -> Result<Mes
                 last_term,
                 configuration_index: Index(number(configuration_index.as_ref())?),
                 configuration: parse_configuration(&words[4..])?,
-                data: Bytes::from_static(b"databases"),
+                data: SnapshotData::new(Bytes::from_static(b"databases")),
             })
         }
         "timeout-now" => {

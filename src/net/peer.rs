@@ -176,6 +176,8 @@ enum LinkError {
     Closed,
     #[error("the peer wrote on a connection on which it only reads")]
     Wrote,
+    #[error("the snapshot cannot be read: {0}")]
+    Snapshot(io::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -235,6 +237,16 @@ impl Task {
                     error = &mut ended => return error,
                     () = self.outbox.ready() => self.outbox.take(&mut writing),
                 }
+            }
+            // A snapshot that turns out damaged must not end like a sound one: the connection ends instead.
+            let refilled = tokio::select! {
+                biased;
+                error = &mut ended => return error,
+                refilled = writing.refill() => refilled,
+            };
+            if let Err(error) = refilled {
+                tracing::warn!(to = %self.to, %error, "a snapshot cannot be sent");
+                return LinkError::Snapshot(error);
             }
             let slices = writing.slices();
             let sent = tokio::select! {

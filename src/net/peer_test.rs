@@ -10,8 +10,8 @@ use crate::config::{PEER_QUEUE_BYTES_MAX, PEER_RECONNECT_MAX_MS};
 use crate::net::connect::Connector;
 use crate::net::framed::ReadBuffer;
 use crate::net::listen::{BoundSocket, Listener};
-use crate::net::receive::{Ended, receive};
-use crate::raft::message::{AppendEntries, TimeoutNow};
+use crate::net::receive::{Ended, Spool, Spools, receive};
+use crate::raft::message::{AppendEntries, SnapshotData, TimeoutNow};
 use crate::raft::types::{Entry, EntryKind, Index, Stamp, Term};
 
 const TWO: ServerId = ServerId(2);
@@ -47,7 +47,29 @@ fn snapshot(size: usize) -> InstallSnapshot {
         last_term: Term(1),
         configuration_index: Index(1),
         configuration: Default::default(),
-        data: vec![7; size].into(),
+        data: SnapshotData::new(Bytes::from(vec![7; size])),
+    }
+}
+
+/// Keeps snapshots in memory.
+struct Memory;
+
+impl Spools for Memory {
+    fn begin(&self, _: u64) -> io::Result<Box<dyn Spool>> {
+        Ok(Box::new(Received(Vec::new())))
+    }
+}
+
+struct Received(Vec<u8>);
+
+impl Spool for Received {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.extend(bytes);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<SnapshotData> {
+        Ok(SnapshotData::new(Bytes::from(self.0)))
     }
 }
 
@@ -104,7 +126,8 @@ impl Accepted {
     /// The next messages, and the stream closed behind them; fewer if it ends before.
     async fn receive(self, count: usize) -> (Vec<Message>, Ended) {
         let mut messages = Vec::new();
-        let ended = soon(receive(&self.stream, self.received, |message| {
+        let spools: Arc<dyn Spools> = Arc::new(Memory);
+        let ended = soon(receive(&self.stream, self.received, &spools, |message| {
             messages.push(message);
             let go_on = messages.len() < count;
             std::future::ready(if go_on { Ok(()) } else { Err(crate::net::receive::NotTaken) })
@@ -239,7 +262,12 @@ async fn a_snapshot_goes_before_later_messages_and_is_reported_once() {
     let event = |ok| Some(PeerEvent::SnapshotSent { to: TWO, ok });
     assert_eq!(soon(events.recv()).await, event(false), "one at a time");
     let (received, _) = other.accept().await.receive(3).await;
-    assert!(received == [message(1), Message::InstallSnapshot(data), message(2)]);
+    assert!(received.len() == 3 && received[0] == message(1) && received[2] == message(2));
+    let Message::InstallSnapshot(snapshot) = &received[1] else { panic!("{received:?}") };
+    let mut content = Vec::new();
+    snapshot.data.open().unwrap().read_to_end(&mut content).unwrap();
+    assert!(content == vec![7; 20 * MIB]);
+    assert_eq!(InstallSnapshot { data: data.data.clone(), ..snapshot.clone() }, data);
     assert_eq!(soon(events.recv()).await, event(true));
 }
 

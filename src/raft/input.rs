@@ -139,6 +139,8 @@ pub enum Input {
         /// Its index.
         index: Index,
     },
+    /// What made the last snapshot fail is over: the core need not wait for more entries.
+    RetrySnapshot,
     /// Complete once everything committed when this was asked is applied, and this server was certainly the
     /// leader at some moment since: a query may then read (dissertation 6.4).
     Read {

@@ -44,7 +44,7 @@ pub mod types;
 pub use configuration::{Configuration, ConfigurationError, Server};
 pub use error::StepError;
 pub use input::{Change, Input, Peer, SnapshotPoint, Start};
-pub use message::Message;
+pub use message::{Message, SnapshotData, SnapshotSource};
 pub use options::{Options, TrailingStrategy};
 pub use output::{Output, Outputs, Refusal, State};
 #[doc(hidden)]
@@ -204,6 +204,7 @@ impl Raft {
             Input::Applied { index } => self.applied(index, out)?,
             Input::SnapshotTaken { index, size_bytes } => self.snapshot_taken(index, size_bytes, out)?,
             Input::SnapshotFailed { index } => self.snapshot_failed(index, out)?,
+            Input::RetrySnapshot => self.retry_snapshot(out),
             Input::SnapshotSent { to, ok } => self.snapshot_sent(to, ok),
             Input::EntriesRead { to, entries } => self.entries_read(to, entries, out)?,
             Input::SnapshotInstalled { index, ok } => self.snapshot_installed(index, ok, out)?,

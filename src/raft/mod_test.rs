@@ -259,7 +259,7 @@ fn any_message() -> impl Strategy<Value = Message> {
                 last_term,
                 configuration_index,
                 configuration,
-                data: Bytes::new(),
+                data: SnapshotData::new(Bytes::new()),
             })
         },
     );

@@ -10,9 +10,8 @@
 
 use super::configuration::Configuration;
 use super::input::SnapshotPoint;
-use super::message::Message;
+use super::message::{Message, SnapshotData};
 use super::types::{Entry, Index, Role, Seq, ServerId, Term, Token};
-use bytes::Bytes;
 
 /// What one or several steps want done, oldest first.
 pub type Outputs = Vec<Output>;
@@ -142,7 +141,7 @@ pub enum Output {
         /// What the snapshot contains.
         snapshot: SnapshotPoint,
         /// The databases, as in the message.
-        data: Bytes,
+        data: SnapshotData,
     },
     /// The proposal was appended in memory at these positions; `Complete` follows later.
     Accepted {

@@ -86,6 +86,14 @@ impl Raft {
         Ok(())
     }
 
+    /// Counts from the newest snapshot again, as if there had been no attempt since.
+    pub(super) fn retry_snapshot(&mut self, out: &mut Outputs) {
+        if self.snapshots.in_progress.is_none() {
+            self.snapshots.last_attempt = self.log.snapshot_index();
+            self.take_snapshot_if_due(out);
+        }
+    }
+
     fn finish_snapshot(&mut self, index: Index) -> Result<Term, StepError> {
         match self.snapshots.in_progress {
             Some((in_progress, term)) if in_progress == index => {

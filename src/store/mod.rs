@@ -33,6 +33,7 @@ mod recover;
 mod segment;
 mod snapshot;
 mod snapshot_writer;
+mod spool;
 #[cfg(test)]
 mod test_fs;
 mod truncate;
@@ -47,8 +48,9 @@ pub use mend::{Mending, Step, give_to_owner};
 pub use metadata::Metadata;
 pub use read_back::OnEntries;
 pub use recover::Recovered;
-pub use snapshot::{Compression, SnapshotContent};
-pub use snapshot_writer::{OnRead, SnapshotRequest};
+pub use snapshot::{Compression, SnapshotContent, StoredContent, StoredSnapshot};
+pub use snapshot_writer::{OnOpen, SnapshotRequest};
+pub use spool::{Spool, Spooled, Spools};
 
 use crate::config::SEGMENT_SIZE;
 use crate::raft::{Entry, Index, Seq, ServerId, Term};
@@ -57,6 +59,7 @@ use parking_lot::Mutex;
 use queue::{Queue, Request};
 use read_back::{ReadBack, Reader};
 use snapshot_writer::{Job, SnapshotWriter};
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -112,6 +115,8 @@ pub enum Event {
         /// Why.
         error: Error,
     },
+    /// There is more space than there was when a snapshot failed for lack of it.
+    SnapshotSpaceBack,
     /// A snapshot has durably taken the place of the log, which goes on at the next index.
     SnapshotInstalled {
         /// Last index it contains.
@@ -148,10 +153,11 @@ impl Default for Options {
 pub struct Store {
     queue: Arc<Queue>,
     /// Held while a job is given to both threads, so that they have them in the same order.
-    snapshots: Mutex<Option<Sender<Job>>>,
+    snapshots: Arc<Mutex<Option<Sender<Job>>>>,
     /// Taken to end the thread.
     reads: Option<Sender<ReadBack>>,
     cancelled: Arc<AtomicBool>,
+    spools: Spools,
     disk: Option<JoinHandle<Result<(), Error>>>,
     snap: Option<JoinHandle<()>>,
     read: Option<JoinHandle<()>>,
@@ -161,9 +167,9 @@ pub struct Store {
 
 impl Store {
     /// Starts the threads. `loaded` is what [`LockedDirectory::load`] found in `directory`.
-    pub fn start(
+    pub fn start<T>(
         directory: LockedDirectory,
-        loaded: &Loaded,
+        loaded: &Loaded<T>,
         options: Options,
         on_event: OnEvent,
     ) -> Result<Store, Error> {
@@ -186,6 +192,7 @@ impl Store {
             names,
             on_event,
             cancelled: Arc::clone(&cancelled),
+            too_little: Cell::new(None),
         };
         let reader = Reader::new(
             Arc::clone(&directory.fs),
@@ -195,9 +202,12 @@ impl Store {
         );
         let (snapshots, jobs) = channel();
         let (reads, to_read) = channel();
+        let snapshots = Arc::new(Mutex::new(Some(snapshots)));
+        let (fs, dir) = (Arc::clone(&directory.fs), directory.path.clone());
         let mut store = Store {
             queue,
-            snapshots: Mutex::new(Some(snapshots)),
+            spools: Spools::new(fs, dir, Arc::clone(&cancelled), Arc::clone(&snapshots)),
+            snapshots,
             reads: Some(reads),
             cancelled,
             disk: None,
@@ -249,10 +259,15 @@ impl Store {
         self.snapshot_job(Some(lend), Job::Install(Install { request, granted, returned: give_back }));
     }
 
-    /// Reads the newest snapshot at `index`, after what was asked of the snapshot thread before. It is an
+    /// Opens the newest snapshot at `index`, after what was asked of the snapshot thread before. It is an
     /// error if that has been replaced by newer ones.
-    pub fn read_snapshot(&self, index: Index, reply: OnRead) {
-        self.snapshot_job(None, Job::Read { index, reply });
+    pub fn open_snapshot(&self, index: Index, reply: OnOpen) {
+        self.snapshot_job(None, Job::Open { index, reply });
+    }
+
+    /// Where snapshots are received that [`Store::install_snapshot`] is to install.
+    pub fn spools(&self) -> Spools {
+        self.spools.clone()
     }
 
     /// Reads committed entries back: from `first` on, none behind `last`, as many as one message may have.

@@ -2,17 +2,30 @@ use super::*;
 use crate::raft::{Configuration, EntryKind, Role, Seq, Server, ServerId, SnapshotPoint, Term};
 use crate::store::fs::Disk;
 use crate::store::metadata::Metadata;
-use crate::store::test_fs::TestFs;
+use crate::store::test_fs::{TestFs, receive};
 use crate::store::{
-    AutoRecovery, Compression, Directory, Event, InstallRequest, OnEvent, Options, SnapshotRequest, Store,
+    AutoRecovery, Compression, Directory, Event, InstallRequest, OnEvent, Options, SnapshotContent,
+    SnapshotRequest, Store,
 };
 use parking_lot::Mutex;
+use std::io::Write;
 use std::path::Path;
 
 const SEGMENT_SIZE: usize = 4096;
 /// Three of them fill a segment.
 const ENTRY_SIZE: usize = 1000;
 const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Databases;
+
+impl SnapshotContent for Databases {
+    fn size(&self) -> u64 {
+        9
+    }
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(b"databases")
+    }
+}
 
 struct Running {
     store: Store,
@@ -83,8 +96,8 @@ impl Running {
     }
 
     fn install(&mut self, index: u64, term: u64) {
-        let (point, content) = (point(index, term), Bytes::from_static(b"databases"));
-        self.store.install_snapshot(InstallRequest { point, content, compression: Compression::Off });
+        let content = Arc::new(receive(&self.store, b"databases", Compression::Off).unwrap());
+        self.store.install_snapshot(InstallRequest { point: point(index, term), content });
         assert_eq!(self.wait(), Event::SnapshotInstalled { index: Index(index) });
         self.next = index + 1;
     }
@@ -201,7 +214,7 @@ fn what_a_snapshot_has_removed_is_not_there_and_the_rest_is() {
     fs.wait_until_held();
     running.store.store_snapshot(SnapshotRequest {
         point: point(9, 1),
-        content: Box::new(Bytes::from_static(b"databases")),
+        content: Box::new(Databases),
         trailing: 4,
         compression: Compression::Off,
     });

@@ -7,12 +7,14 @@ use crate::disk::{Disk, Done, Request};
 use crate::history::History;
 use crate::random::Random;
 use crate::settings::{Settings, address_of, id_of, node_of};
-use dqlite::raft::message::InstallSnapshot;
+use bytes::Bytes;
+use dqlite::raft::message::{InstallSnapshot, SnapshotData};
 use dqlite::raft::{
     Bug, Configuration, Entry, EntryKind, Index, Input, Message, Output, Outputs, Peer, Raft, Role, Seq,
     Server, ServerId, SnapshotPoint, State, Term, Time, Token,
 };
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::io::Read;
 
 mod clients;
 mod faults;
@@ -445,7 +447,9 @@ impl World {
                 inputs.push_back(Input::SnapshotSent { to, ok });
             }
             Output::InstallSnapshot { snapshot: point, data } => {
-                let list = data.chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect();
+                let mut bytes = Vec::new();
+                data.open().unwrap().read_to_end(&mut bytes).unwrap();
+                let list = bytes.chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect();
                 self.nodes[node].disk.queue.push_back(Request::Install { point, list });
             }
             Output::ReadEntries { to, first, last } => self.read_entries(node, to, (first, last)),
@@ -667,7 +671,9 @@ impl World {
             last_term: point.term,
             configuration_index: point.configuration_index,
             configuration: point.configuration,
-            data: list.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into(),
+            data: SnapshotData::new(Bytes::from(
+                list.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(),
+            )),
         });
         self.send(from, to, message);
         true
