@@ -8,9 +8,10 @@
 //!    +------ delay, 20 ms to 1 s <-----+--- failed <--+      the queue is dropped, Unreachable is reported
 //! ```
 //!
-//! A connection that breaks is made again at once if it was in use lately, before the next message needs it:
-//! a follower must not lose its leader for longer than a blip. The delay doubles while connections last less
-//! than its maximum, since a server that is not ready accepts and closes.
+//! A connection that breaks is made again if it was in use lately, before the next message needs it: a
+//! follower must not lose its leader for longer than a blip. But one that the other server closed waits for
+//! the longest delay: that server is stopping, and what stands before it (a proxy for TLS, an HTTP server
+//! that hands connections over) may still accept in its place. A process with go-dqlite dies of a panic then.
 //!
 //! Messages on one connection stay in order. What was written before a connection broke may be lost, and a
 //! broken one may still deliver after the next has begun: Raft allows for both.
@@ -200,7 +201,9 @@ impl Task {
                 Ok(stream) => {
                     let since = Instant::now();
                     let error = self.converse(&stream).await;
-                    if since.elapsed() >= longest {
+                    if matches!(error, LinkError::Closed) {
+                        delay = longest;
+                    } else if since.elapsed() >= longest {
                         delay = shortest;
                     }
                     (true, error)

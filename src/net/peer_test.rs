@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
-use crate::config::PEER_QUEUE_BYTES_MAX;
+use crate::config::{PEER_QUEUE_BYTES_MAX, PEER_RECONNECT_MAX_MS};
 use crate::net::connect::Connector;
 use crate::net::framed::ReadBuffer;
 use crate::net::listen::{BoundSocket, Listener};
@@ -240,16 +240,14 @@ async fn a_peer_that_writes_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_accepts_and_closes_is_asked_less_and_less_often() {
+async fn a_server_that_closes_is_left_alone_for_a_while() {
     let (mut peers, _events) = peers(Connect::Tcp);
     let other = Other::new();
     peers.send(TWO, &other.address, message(1));
+    drop(other.accept().await);
     let start = Instant::now();
-    for _ in 0..5 {
-        drop(soon(other.listener.accept()).await);
-    }
-    // 20 + 40 + 80 + 160 ms lie between them.
-    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+    other.accept().await;
+    assert!(start.elapsed() >= Duration::from_millis(PEER_RECONNECT_MAX_MS - 10), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
