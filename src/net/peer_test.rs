@@ -239,6 +239,45 @@ async fn a_peer_that_writes_is_cut_off() {
     assert!(matches!(ended, Ended::Closed | Ended::Failed(_)), "{ended}");
 }
 
+/// The next connection to a server that is heard of all the time.
+async fn accept_while_heard_of(peers: &Peers, other: &Other) -> Stream {
+    let heard = async {
+        loop {
+            peers.heard_of(TWO);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        stream = soon(other.listener.accept()) => stream,
+        () = heard => unreachable!("it has no end"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_accepts_and_closes_is_asked_less_and_less_often() {
+    let (mut peers, _events) = peers(Connect::Tcp);
+    let other = Other::new();
+    peers.send(TWO, &other.address, message(1));
+    let start = Instant::now();
+    for _ in 0..5 {
+        drop(accept_while_heard_of(&peers, &other).await);
+    }
+    // 20 + 40 + 80 + 160 ms lie between them.
+    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_closes_and_comes_back_is_connected_to_when_it_does() {
+    let (mut peers, mut events) = peers(Connect::Tcp);
+    let other = Other::new();
+    peers.send(TWO, &other.address, message(1));
+    drop(other.accept().await);
+    assert_eq!(soon(events.recv()).await, Some(PeerEvent::Unreachable { id: TWO }));
+    let start = Instant::now();
+    accept_while_heard_of(&peers, &other).await;
+    assert!(start.elapsed() < Duration::from_millis(PEER_RECONNECT_MAX_MS), "{:?}", start.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_closes_is_left_alone_for_a_while() {
     let (mut peers, _events) = peers(Connect::Tcp);
