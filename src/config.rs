@@ -124,11 +124,11 @@ pub const PEERS_MAX: usize = 256;
 pub const PEER_WRITE_PIECES: usize = 256;
 /// Longest time to connect to a peer, in milliseconds. C waits for the kernel, some two minutes.
 pub const PEER_CONNECT_TIMEOUT_MS: u64 = 2000;
-/// First and longest time between two attempts to connect to a peer, in milliseconds.
+/// First and longest time between two attempts to connect to a peer, in milliseconds. C always waits 1000.
 pub const PEER_RECONNECT_MIN_MS: u64 = 20;
 /// See [`PEER_RECONNECT_MIN_MS`].
 pub const PEER_RECONNECT_MAX_MS: u64 = 1000;
-/// Time since the last message to a peer for which a broken connection is made again at once, in
+/// Time since the last message to a peer for which a broken connection is made again unasked, in
 /// milliseconds.
 pub const PEER_RECENT_MS: u64 = 5000;
 /// Silence after which the kernel asks whether the host of a peer is still there, in milliseconds.

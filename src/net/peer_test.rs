@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
-use crate::config::PEER_QUEUE_BYTES_MAX;
+use crate::config::{PEER_QUEUE_BYTES_MAX, PEER_RECONNECT_MAX_MS};
 use crate::net::connect::Connector;
 use crate::net::framed::ReadBuffer;
 use crate::net::listen::{BoundSocket, Listener};
@@ -239,6 +239,20 @@ async fn a_peer_that_writes_is_cut_off() {
     assert!(matches!(ended, Ended::Closed | Ended::Failed(_)), "{ended}");
 }
 
+/// The next connection to a server that is heard of all the time.
+async fn accept_while_heard_of(peers: &Peers, other: &Other) -> Stream {
+    let heard = async {
+        loop {
+            peers.heard_of(TWO);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        stream = soon(other.listener.accept()) => stream,
+        () = heard => unreachable!("it has no end"),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_accepts_and_closes_is_asked_less_and_less_often() {
     let (mut peers, _events) = peers(Connect::Tcp);
@@ -246,10 +260,33 @@ async fn a_peer_that_accepts_and_closes_is_asked_less_and_less_often() {
     peers.send(TWO, &other.address, message(1));
     let start = Instant::now();
     for _ in 0..5 {
-        drop(soon(other.listener.accept()).await);
+        drop(accept_while_heard_of(&peers, &other).await);
     }
     // 20 + 40 + 80 + 160 ms lie between them.
     assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_closes_and_comes_back_is_connected_to_when_it_does() {
+    let (mut peers, mut events) = peers(Connect::Tcp);
+    let other = Other::new();
+    peers.send(TWO, &other.address, message(1));
+    drop(other.accept().await);
+    assert_eq!(soon(events.recv()).await, Some(PeerEvent::Unreachable { id: TWO }));
+    let start = Instant::now();
+    accept_while_heard_of(&peers, &other).await;
+    assert!(start.elapsed() < Duration::from_millis(PEER_RECONNECT_MAX_MS), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_closes_is_left_alone_for_a_while() {
+    let (mut peers, _events) = peers(Connect::Tcp);
+    let other = Other::new();
+    peers.send(TWO, &other.address, message(1));
+    drop(other.accept().await);
+    let start = Instant::now();
+    other.accept().await;
+    assert!(start.elapsed() >= Duration::from_millis(PEER_RECONNECT_MAX_MS - 10), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -371,9 +371,13 @@ impl Driver {
         match inbound {
             Inbound::Opened(id) => {
                 *self.connections.entry(id).or_default() += 1;
+                self.parts.peers.heard_of(id);
                 Ok(())
             }
-            Inbound::Message(from, message) => self.step(Input::Receive { from, message }),
+            Inbound::Message(from, message) => {
+                self.parts.peers.heard_of(from.id);
+                self.step(Input::Receive { from, message })
+            }
             Inbound::Closed(leader) => {
                 let Some(open) = self.connections.get_mut(&leader) else { return Ok(()) };
                 *open -= 1;
