@@ -11,9 +11,9 @@
 //! * A renaming happens or does not; one from folder to folder is durable with either of them. Changes of
 //!   one name happen in their order: a later one is not there without the earlier ones.
 //!
-//! A disk with a [`Fault`] lets operations fail, with or without an effect. After a failed sync the kernel may
-//! take what it should have made durable for clean: everybody reads it, and no later sync brings it to the
-//! disk unless it is asked for again. That is true of bytes and of sizes.
+//! A disk with a [`Fault`] lets operations fail, with or without an effect. After a failed sync the kernel
+//! may take what it should have made durable for clean: everybody reads it, and no later sync brings it to
+//! the disk unless it is asked for again. That is true of bytes and of sizes.
 //!
 //! A process that is killed loses nothing of this: [`Model`] with all its pending changes is what the next
 //! one starts from, and the power may fail later.

@@ -2,8 +2,8 @@
 //! opening, renaming, syncing. An operation that fails may have been done, half or not at all.
 //!
 //! Whatever fails, the store ends without a panic and says what failed and on what; nothing it reported
-//! durable is missing from what a process or a machine that starts again finds on a sound disk. What a process
-//! that starts again has loaded counts as reported, too.
+//! durable is missing from what a process or a machine that starts again finds on a sound disk. What a
+//! process that starts again has loaded counts as reported, too.
 //!
 //! `FAULT_LIVES=` sets how many lives are tried, each with every operation failing in one way at least.
 
