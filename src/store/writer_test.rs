@@ -591,14 +591,14 @@ fn a_vote_that_finds_no_space_waits_and_holds_up_no_stop() {
 #[test]
 fn a_stop_does_not_wait_for_space() {
     type Ask = fn(&Store);
+    type End = fn(Store) -> Option<Error>;
     let waiting: [(&str, Ask); 4] = [
         ("the end of the log", |_| {}),
         ("a truncation", |store| store.truncate(Index(2), Seq(4))),
         ("a snapshot", |store| store.store_snapshot(snapshot_of_entry_2())),
         ("a reader", |store| store.read_entries(Index(1), Index(1), Box::new(|_| {}))),
     ];
-    let ends: [(&str, fn(Store) -> Option<Error>); 2] =
-        [("stop", |store| Some(store.stop().unwrap_err())), ("drop", |_| None)];
+    let ends: [(&str, End); 2] = [("stop", |store| Some(store.stop().unwrap_err())), ("drop", |_| None)];
     for ((what, ask), (end, ended)) in waiting.iter().flat_map(|ask| ends.iter().map(move |end| (ask, end))) {
         let (dir, fs) = (directory(), TestFs::new());
         let running = with_spares(&fs, dir.path());
