@@ -29,7 +29,7 @@
 
 #include "load.h"
 
-enum { CLIENTS_MAX = 1024, TIMEOUT_MS = 60000, LEADER_WAIT_MS = 30000, DRAIN_MS = 20000, STACK_SIZE = 256 << 10 };
+enum { CLIENTS_MAX = 1024, TIMEOUT_MS = 60000, LEADER_WAIT_MS = 120000, DRAIN_MS = 20000, STACK_SIZE = 256 << 10 };
 enum { PAUSE_MIN_US = 50, PAUSE_DOUBLINGS = 8 };
 enum { WARMING_UP, MEASURED, OVER };
 
@@ -156,7 +156,7 @@ static int operate_until_done(struct client *client)
             continue;
         }
         count_refusal(client);
-        if (at == OVER)
+        if (atomic_load(&phase) == OVER)
             return 0;
         sleep_us(1000);
         if (!reconnect(client))

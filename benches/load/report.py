@@ -55,7 +55,7 @@ def number(value):
 
 
 def pair(both, column, scale=1):
-    return "  ".join(f"{number(values and values[column] / scale):>8}" for values in both)
+    return " / ".join(number(values and values[column] / scale) for values in both)
 
 
 def ratio(both, column):
@@ -71,13 +71,13 @@ def rows(medians):
         for column in ("p50_us", "p99_us", "p999_us"):
             cells += [pair(both, column, 1000)]
         cells += [ratio(both, "p99_us"), pair(both, "busy_op"), pair(both, "leader_cpu_us_op")]
-        cells += [pair(both, "follower_cpu_us_op"), pair(both, "leader_bytes_op", 1000), pair(both, "leader_mb")]
+        cells += [pair(both, "follower_cpu_us_op") if key[0] > 1 else "", pair(both, "leader_bytes_op", 1000), pair(both, "leader_mb")]
         cells += [" ".join(f"{name}: {error}" for name, error in zip((OURS, C), errors) if error)]
         yield cells
 
 
-HEAD = ["ours beside C", "operations/s", "ratio", "p50, ms", "p99, ms", "p99.9, ms", "p99 ratio", "BUSY/op"]
-HEAD += ["leader CPU us/op", "follower CPU us/op", "leader kB/op", "leader RSS MB", "other refusals"]
+HEAD = ["ours / C", "operations/s", "ratio", "p50, ms", "p99, ms", "p99.9, ms", "p99 ratio", "BUSY/op"]
+HEAD += ["leader CPU us/op", "follower CPU us/op", "leader kB/op", "leader MB", "other refusals"]
 
 
 def table(medians):
