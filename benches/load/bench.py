@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -205,7 +206,8 @@ class Run:
 
 
 def machine(directory):
-    model = next((line.split(": ")[1] for line in read("/proc/cpuinfo").splitlines() if line.startswith("model name")), "?")
+    lines = read("/proc/cpuinfo").splitlines()
+    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "?")
     kind = subprocess.run(["stat", "-f", "-c", "%T", directory], stdout=subprocess.PIPE, text=True).stdout.strip()
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     package = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", "libdqlite0"], stdout=subprocess.PIPE, text=True)
@@ -224,6 +226,8 @@ def main():
     settings = Settings()
     for library in settings.libraries:
         assert library in LIBRARIES, f"BENCH_LIBRARIES: {library} is not one of {', '.join(LIBRARIES)}"
+    # Whoever interrupts it gets the tables of what was measured.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run = Run(settings, directory, path)
     say(f"{settings.cells()} cells of {settings.seconds:g} s, results in {path}")
     try:
