@@ -84,6 +84,16 @@ def resident_mb(pid):
     return int(line.split()[1]) / 1024
 
 
+def device_bytes(directory):
+    """What the disk below a directory was given to write, by everybody; 0 for a file system without one. The bytes of
+    /proc/PID/io count a whole folio of the page cache for each of its pages: since Linux 6.16 up to 2 MB for 4 kB."""
+    number = os.stat(directory).st_dev
+    try:
+        return int(read(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat").split()[6]) * 512
+    except OSError:
+        return 0
+
+
 def usage(cluster):
     return {member.id: Usage(member.process.pid) for member in cluster.members}
 
@@ -99,7 +109,7 @@ def measure(settings, cluster, workload, clients):
     samples = []
     for mark in ("begin", "end"):
         if load.stdout.readline().strip() == mark:
-            samples.append(usage(cluster))
+            samples.append((usage(cluster), device_bytes(cluster.directory)))
     try:
         output, errors = load.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
@@ -109,7 +119,7 @@ def measure(settings, cluster, workload, clients):
     if load.returncode != 0:
         return {"failed": errors.strip()}
     result = json.loads(output)
-    before, after = samples
+    (before, device_before), (after, device_after) = samples
     done = max(result["done"] + result["beside"], 1)
     cpu = {id: after[id].cpu_us_since(before[id]) / done for id in after}
     followers = [cpu[id] for id in cpu if id != leader]
@@ -119,6 +129,7 @@ def measure(settings, cluster, workload, clients):
     result["leader_cpu_us_op"] = cpu[leader]
     result["follower_cpu_us_op"] = sum(followers) / len(followers) if followers else 0
     result["leader_bytes_op"] = (after[leader].bytes - before[leader].bytes) / done
+    result["device_bytes_op"] = (device_after - device_before) / done
     result["leader_mb"] = resident_mb(cluster.member(leader).process.pid)
     result["leader_changed"] = cluster.leader().id != leader
     return result

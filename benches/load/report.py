@@ -11,7 +11,7 @@ import sys
 
 OURS, C = "ours", "C"
 COLUMNS = ["rate", "p50_us", "p99_us", "p999_us", "busy_op", "leader_cpu_us_op", "follower_cpu_us_op"]
-COLUMNS += ["leader_bytes_op", "leader_mb", "load_cpu_us_op"]
+COLUMNS += ["leader_bytes_op", "device_bytes_op", "leader_mb", "load_cpu_us_op"]
 
 
 class Medians:
@@ -30,7 +30,7 @@ class Medians:
                     counts = self.refusals.setdefault(key, {})
                     counts[name] = counts.get(name, 0) + refusal["count"]
         self.values = {
-            key: {column: statistics.median(cell[column] for cell in rounds) for column in COLUMNS}
+            key: {column: statistics.median(cell.get(column, 0) for cell in rounds) for column in COLUMNS}
             for key, rounds in groups.items()
             if rounds
         }
@@ -72,13 +72,14 @@ def rows(medians):
             cells += [pair(both, column, 1000)]
         cells += [ratio(both, "p99_us"), pair(both, "busy_op"), pair(both, "leader_cpu_us_op")]
         cells += [pair(both, "follower_cpu_us_op") if key[0] > 1 else "", pair(both, "load_cpu_us_op")]
-        cells += [pair(both, "leader_bytes_op", 1000), pair(both, "leader_mb")]
+        cells += [pair(both, "leader_bytes_op", 1000), pair(both, "device_bytes_op", 1000)]
+        cells += [pair(both, "leader_mb")]
         cells += [" ".join(f"{name}: {error}" for name, error in zip((OURS, C), errors) if error)]
         yield cells
 
 
 HEAD = ["ours / C", "operations/s", "ratio", "p50, ms", "p99, ms", "p99.9, ms", "p99 ratio", "BUSY/op"]
-HEAD += ["leader CPU us/op", "follower CPU us/op", "clients CPU us/op", "leader kB/op", "leader MB", "other refusals"]
+HEAD += ["leader CPU us/op", "follower CPU us/op", "clients CPU us/op", "leader kB/op", "disk kB/op", "leader MB", "other refusals"]
 
 
 def table(medians):
