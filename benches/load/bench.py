@@ -14,6 +14,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 import report
@@ -21,7 +23,7 @@ from cluster import C, LIBRARIES, OURS, Cluster
 
 WORKLOADS = "insert transaction batch upsert read scan mix large kine beside"
 BESIDE_CLIENTS = [1, 17]
-# A cell ends this long after its time at the latest: what is under way may have to wait for sixteen long SELECTs.
+# A cell ends this long after its time: what is under way may have to wait for sixteen long SELECTs.
 PATIENCE_S = 400
 
 
@@ -86,7 +88,7 @@ def resident_mb(pid):
 
 def device_bytes(directory):
     """What the disk below a directory was given to write, by everybody; 0 for a file system without one. The bytes of
-    /proc/PID/io count a whole folio of the page cache for each of its pages: since Linux 6.16 up to 2 MB for 4 kB."""
+    /proc/PID/io are no measure where the page cache has large folios: one page that is written counts as all of its folio."""
     number = os.stat(directory).st_dev
     try:
         return int(read(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat").split()[6]) * 512
@@ -105,19 +107,20 @@ def measure(settings, cluster, workload, clients):
         *(os.environ["LOAD"], workload, str(clients), str(settings.warm_up_ms), str(settings.seconds * 1000)),
         *(f"{workload}-{clients}", *(member.address for member in cluster.members)),
     ]
-    load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    errors = tempfile.TemporaryFile("w+")
+    load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    patience = threading.Timer(settings.seconds + PATIENCE_S, load.kill)
+    patience.start()
     samples = []
     for mark in ("begin", "end"):
         if load.stdout.readline().strip() == mark:
             samples.append((usage(cluster), device_bytes(cluster.directory)))
-    try:
-        output, errors = load.communicate(timeout=PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        load.kill()
-        output, errors = load.communicate()
-        errors += f"not finished {PATIENCE_S} s after its time"
-    if load.returncode != 0:
-        return {"failed": errors.strip()}
+    output = load.stdout.read()
+    status = load.wait()
+    patience.cancel()
+    if status != 0:
+        errors.seek(0)
+        return {"failed": errors.read().strip() or f"ended by signal {-status}, after {PATIENCE_S} s at the latest"}
     result = json.loads(output)
     (before, device_before), (after, device_after) = samples
     done = max(result["done"] + result["beside"], 1)
