@@ -325,7 +325,9 @@ impl Driver {
             }
             store::Event::Failed { seq, error } => {
                 // After a failed write or sync the state of the disk is unknown: the node must not go on.
-                self.step(Input::DiskFailed { seq })?;
+                // The core does not know the number if nothing was asked of the disk when it failed, as when a
+                // full segment could not be closed. What it says then is not the reason.
+                let _ = self.step(Input::DiskFailed { seq });
                 Err(Fault(format!("writing the log failed: {error}")))
             }
             store::Event::Full { seq, stored, error } => {

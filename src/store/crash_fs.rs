@@ -11,7 +11,9 @@
 //! * A renaming happens or does not; one from folder to folder is durable with either of them. Changes of
 //!   one name happen in their order: a later one is not there without the earlier ones.
 //!
-//! A disk with a [`Fault`] lets operations fail, with or without an effect.
+//! A disk with a [`Fault`] lets operations fail, with or without an effect. After a failed sync the kernel
+//! may take what it should have made durable for clean: everybody reads it, and no later sync brings it to
+//! the disk unless it is asked for again. That is true of bytes and of sizes.
 //!
 //! A process that is killed loses nothing of this: [`Model`] with all its pending changes is what the next
 //! one starts from, and the power may fail later.
@@ -108,16 +110,30 @@ struct Inode {
     durable: Arc<Vec<u8>>,
     pending: Vec<Change>,
     now: Arc<Vec<u8>>,
+    /// Some of `now` is neither durable nor pending, because of a failed sync.
+    is_forgotten: bool,
 }
 
 impl Inode {
+    /// What the next sync leaves on the disk, if that is not what can be read now.
+    fn synced(&self) -> Option<Vec<u8>> {
+        let synced = |durable: &Arc<Vec<u8>>| {
+            let mut content = durable.to_vec();
+            self.pending.iter().for_each(|change| apply(&mut content, change, Fate::Kept));
+            content
+        };
+        self.is_forgotten.then(|| synced(&self.durable))
+    }
+
     fn change(&mut self, change: Change) {
         apply(Arc::make_mut(&mut self.now), &change, Fate::Kept);
         self.pending.push(change);
     }
 
     fn write(&mut self, bytes: &[u8], offset: usize) {
-        if offset + bytes.len() > self.now.len() {
+        let synced = self.synced();
+        let size = synced.as_ref().map_or(self.now.len(), Vec::len);
+        if offset + bytes.len() > size {
             self.change(Change::Grow(offset + bytes.len()));
         }
         let mut done = 0;
@@ -125,8 +141,10 @@ impl Inode {
             let start = offset + done;
             let end = bytes.len().min(done + SECTOR - start % SECTOR);
             let piece = &bytes[done..end];
+            let range = start..start + piece.len();
             // What is there already is no more at risk than it was.
-            if self.now[start..start + piece.len()] != *piece {
+            let is_there = synced.as_ref().is_none_or(|synced| synced.get(range.clone()) == Some(piece));
+            if !is_there || self.now[range] != *piece {
                 self.change(Change::Bytes { offset: start, bytes: piece.into() });
             }
             done = end;
@@ -134,11 +152,20 @@ impl Inode {
     }
 
     fn set_len(&mut self, size: usize) {
-        match size.cmp(&self.now.len()) {
-            std::cmp::Ordering::Less => self.change(Change::Cut(size)),
-            std::cmp::Ordering::Equal => {}
-            std::cmp::Ordering::Greater => self.change(Change::Grow(size)),
+        let now = self.now.len();
+        let synced = self.synced().map_or(now, |synced| synced.len());
+        if size < now.max(synced) {
+            self.change(Change::Cut(size));
         }
+        if size > now.min(synced) {
+            self.change(Change::Grow(size));
+        }
+    }
+
+    /// A failed sync: what was pending never becomes durable by itself.
+    fn forget(&mut self) {
+        self.is_forgotten |= !self.pending.is_empty();
+        self.pending.clear();
     }
 
     fn sync(&mut self, with_cuts: bool) {
@@ -211,6 +238,7 @@ impl Model {
             durable: Arc::clone(content),
             pending: Vec::new(),
             now: Arc::clone(content),
+            is_forgotten: false,
         };
         let names: BTreeMap<_, _> = files.keys().cloned().zip(0..).collect();
         let inodes = files.values().map(inode).collect();
@@ -305,6 +333,11 @@ impl Model {
         names.map(|(name, file)| (name.clone(), Arc::clone(content(*file)))).collect()
     }
 
+    /// What a restart finds if nothing that is pending survives.
+    pub(super) fn at_worst(&self) -> Files {
+        self.after_crash(&vec![Fate::Lost; self.units().len()])
+    }
+
     /// Pending changes and what becomes of them, for people.
     pub(super) fn describe(&self, fates: &[Fate]) -> String {
         let name_of = |file| self.now.iter().find(|(_, now)| **now == file).map_or("?", |(name, _)| name);
@@ -359,8 +392,8 @@ pub(super) fn files(dir: &Path) -> Files {
 pub(super) enum Effect {
     /// Nothing. What a sync should have made durable is as it was.
     None,
-    /// A write gets half of its bytes to the file. What a sync should have made durable never will be, though
-    /// it can be read until the power fails.
+    /// A write gets half of its bytes to the file. What a sync should have made durable can be read until the
+    /// power fails, and never will be durable unless it is written again.
     Half,
     /// Everything.
     All,
@@ -431,6 +464,12 @@ impl CrashFs {
     /// Makes operations fail, or none any more.
     pub(super) fn fail(&self, fault: Option<Fault>) {
         self.0.lock().fault = fault;
+    }
+
+    /// Makes every operation fail; a sync takes what it was for to be clean.
+    pub(super) fn fail_and_forget(&self) {
+        let errno = rustix::io::Errno::IO;
+        self.fail(Some(Fault { at: 0, lasts: true, errno, effect: Effect::Half }));
     }
 
     /// Whether some operation fails.
@@ -613,7 +652,7 @@ impl CrashFile {
     fn sync_with(&self, operation: &str, with_cuts: bool) -> io::Result<()> {
         let operation = format!("{operation} {}", self.name);
         let action = |model: &mut Model| model.inodes[self.number].sync(with_cuts);
-        self.fs.sync(&operation, action, |model| model.inodes[self.number].pending.clear())
+        self.fs.sync(&operation, action, |model| model.inodes[self.number].forget())
     }
 }
 

@@ -4,7 +4,7 @@
 //! together with what had been asked for and what had been reported. From each of these points restarts are
 //! tried: nothing of what was pending survives, everything, each single change does or does not, torn
 //! sectors, and random parts. Some of them go on with a second life, which may crash from its first operation
-//! on.
+//! on. Old entries are read back meanwhile: the answer is those that were committed, or that they are gone.
 //!
 //! What a disk does to a store that fails instead of losing power is in `fault_test.rs`, and crashes of a
 //! repair are in `repair_test.rs`.
@@ -90,6 +90,10 @@ impl SnapshotContent for Content {
 struct History {
     states: Vec<(Request, State)>,
     snapshots: Vec<Snapshot>,
+    /// How often committed entries were read back.
+    reads: usize,
+    /// What was read back instead of committed entries.
+    wrong: Vec<String>,
 }
 
 /// What a restart may find: the state after one of these requests or on the way to the next, and one of these
@@ -108,7 +112,7 @@ impl Expected {
         let entry = Entry { term: Term(1), kind: EntryKind::Change, payload: configuration().encode() };
         let first = State { term: Term(1), entries: vec![entry], ..empty.clone() };
         let states = vec![(Request::Start, empty), (Request::Bootstrap, first)];
-        let history = History { states, snapshots: Vec::new() };
+        let history = History { states, ..History::default() };
         Expected { history: Arc::new(Mutex::new(history)), states: [0, 1], snapshots: [0, 0] }
     }
 
@@ -126,7 +130,7 @@ impl Expected {
             })
             .collect();
         let count = snapshots.len();
-        let history = History { states: vec![(Request::Start, state)], snapshots };
+        let history = History { states: vec![(Request::Start, state)], snapshots, ..History::default() };
         Expected { history: Arc::new(Mutex::new(history)), states: [0, 0], snapshots: [count; 2] }
     }
 
@@ -334,6 +338,35 @@ impl Life {
         self.append();
     }
 
+    /// A server needs entries that have left memory: those that are committed and durable. They may be gone
+    /// already.
+    fn read(&mut self) {
+        let (state, durable) = {
+            let expected = self.expected.lock();
+            let history = expected.history.lock();
+            let last = history.states[expected.states[0]..].iter().map(|(_, state)| state.last()).min();
+            (history.states.last().unwrap().1.clone(), last.unwrap_or(0))
+        };
+        if self.random.below(3) == 0 {
+            self.committed = self.committed.max(durable);
+        }
+        let last = self.committed.min(durable);
+        if last < state.first {
+            return;
+        }
+        let first = self.random.between(state.first, last);
+        let last = self.random.between(first, last);
+        let place = |index: u64| (index - state.first) as usize;
+        let wanted = state.entries[place(first)..=place(last)].to_vec();
+        let history = Arc::clone(&self.expected.lock().history);
+        let reply = move |found: Result<Vec<Entry>, Error>| match found {
+            Ok(found) if !found.is_empty() && wanted.starts_with(&found) => history.lock().reads += 1,
+            Ok(found) => history.lock().wrong.push(format!("{first} to {last} were read as {found:?}")),
+            Err(_) => {}
+        };
+        self.store.read_entries(Index(first), Index(last), Box::new(reply));
+    }
+
     fn snapshot(&mut self) -> Result<(), String> {
         self.wait()?;
         let state = self.now();
@@ -376,11 +409,11 @@ impl Life {
             }
             match self.events.recv_timeout(PATIENCE) {
                 Ok(Event::Failed { error, .. }) => return Err(error.to_string()),
-                // Because of a failure of the log, which is reported with the next request.
+                // Because of a failure of the log, which is reported, too.
                 Ok(
                     Event::SnapshotFailed { error: Error::Closed, .. }
                     | Event::SnapshotInstallFailed { error: Error::Closed, .. },
-                ) => self.store.resume(),
+                ) => {}
                 Ok(Event::SnapshotFailed { error, .. } | Event::SnapshotInstallFailed { error, .. }) => {
                     return Err(error.to_string());
                 }
@@ -392,12 +425,13 @@ impl Life {
 
     fn run(mut self, steps: usize) -> Result<(), String> {
         for _ in 0..steps {
-            match self.random.below(20) {
+            match self.random.below(24) {
                 0..10 => self.append(),
                 10..13 => self.wait()?,
                 13..15 => self.vote(),
                 15..17 => self.truncate(),
                 17..19 => self.snapshot()?,
+                19..23 => self.read(),
                 _ => {
                     self.install();
                     if self.fs.may_fail() {
@@ -416,6 +450,9 @@ impl Life {
             drop(self.store);
         }
         let (model, expected) = (fs.model(), expected.lock().clone());
+        if let Some(wrong) = expected.history.lock().wrong.first() {
+            return Err(format!("committed entries {wrong}"));
+        }
         points.lock().push(Point { operation: "the end".into(), model, expected });
         Ok(())
     }
@@ -454,6 +491,8 @@ struct Search {
     points: usize,
     images: usize,
     lives: usize,
+    /// How often entries were read back.
+    reads: usize,
     limit: usize,
 }
 
@@ -461,7 +500,7 @@ impl Search {
     fn new(lie: Option<&'static str>, limit: usize) -> Search {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let (random, seen) = (Random(0), HashSet::new());
-        Search { random, dirs, seen, lie, points: 0, images: 0, lives: 0, limit }
+        Search { random, dirs, seen, lie, points: 0, images: 0, lives: 0, reads: 0, limit }
     }
 
     /// A life of this seed and what can follow it. The error describes what was found.
@@ -501,8 +540,9 @@ impl Search {
         let points = Arc::new(Mutex::new(Vec::new()));
         let seed = self.random.next();
         let expected = Arc::new(Mutex::new(expected));
-        let life = Life::start(fs, self.dirs[0].path(), expected, seed, &points)?;
+        let life = Life::start(fs, self.dirs[0].path(), Arc::clone(&expected), seed, &points)?;
         life.run(STEPS[generation])?;
+        self.reads += expected.lock().history.lock().reads;
         Ok(std::mem::take(&mut *points.lock()))
     }
 
@@ -565,9 +605,12 @@ fn a_crash_anywhere_leaves_everything_that_was_reported() {
             break;
         }
     }
-    let Search { points, images, lives, .. } = search;
-    let text =
-        format!("crash simulation: {images} directories after {points} crash points of {lives} lives\n");
+    let Search { points, images, lives, reads, .. } = search;
+    let text = format!(
+        "crash simulation: {images} directories after {points} crash points of {lives} lives, in which \
+         entries were read back {reads} times\n"
+    );
+    assert!(reads > 0, "nothing was read back");
     // Also shown when the test passes.
     std::io::stderr().write_all(text.as_bytes()).unwrap();
 }

@@ -1,6 +1,6 @@
 //! Start-up: from a data directory to a snapshot and a log. Runs on the caller's thread, under the lock.
 //!
-//! 0. Whatever is there is made durable.
+//! 0. Term, vote and names are made durable.
 //! 1. List the directory. Of several snapshots the newest is read; nothing else will do.
 //! 2. Closed segments must follow each other without a gap and reach the snapshot. What lies below a gap
 //!    below the snapshot is removed, since the C library refuses some of these logs.
@@ -9,6 +9,12 @@
 //! 4. A log that a snapshot took the place of is dropped: see `supersession`.
 //! 5. Only when all of this succeeded in memory, files are touched: open segments are closed, empty ones
 //!    removed, damaged ones set aside.
+//!
+//! **Nothing that was read is taken for durable because a sync succeeds.** After a failed sync the kernel may
+//! take for clean what is not on the disk: a process that starts again reads it, and its own sync has nothing
+//! to do. So what the last sync of another process may have been for is written again, in place, with the
+//! bytes that were read: the open segments, and the metadata that the C library writes in place. Everything
+//! else got its name after its sync.
 //!
 //! Where this differs from the C library, it refuses instead of losing entries silently:
 //!
@@ -29,8 +35,8 @@
 //! index 1 is what recovering an empty directory (or an interrupted bootstrap) leaves; it is given that term.
 
 use super::directory::LockedDirectory;
-use super::error::{Error, describe};
-use super::fs::Fs;
+use super::error::{Error, describe, is_no_space};
+use super::fs::{File, Fs};
 use super::list::{ClosedName, Listing, OpenName, SnapshotName};
 use super::metadata::Metadata;
 use super::segment::{FORMAT, Segment, Tail};
@@ -119,7 +125,7 @@ impl Damage {
 pub(super) enum Repair {
     SetAside(String),
     Remove(String),
-    Close { open: OpenName, used: usize, closed: ClosedName },
+    Close { open: OpenName, content: Bytes, closed: ClosedName },
 }
 
 impl Repair {
@@ -181,7 +187,7 @@ pub(super) fn load<T>(
     let (fs, path) = (&*dir.fs, dir.path.as_path());
     let listing = Listing::scan(fs, path).map_err(|e| Error::Load(describe("list", path, &e)))?;
     let mut source = Source { fs, path, snapshot: None };
-    source.settle().map_err(|e| Error::Load(describe("sync", path, &e)))?;
+    source.settle(dir.metadata).map_err(|e| Error::Load(describe("sync", path, &e)))?;
     let content = source.read_snapshot(&listing, restore)?;
     let attempt = source.attempt_with(&listing, recovery)?;
     let needs_term = check_terms(dir.metadata, &attempt)?;
@@ -328,10 +334,15 @@ impl Source<'_> {
     /// Makes durable what a process that was killed may have left half-way: a new name whose directory it
     /// had not synced yet, or a vote that the C library wrote in place. What is loaded must not go away
     /// again, and what is removed here must not go before that which replaces it.
-    fn settle(&self) -> io::Result<()> {
+    fn settle(&self, metadata: Metadata) -> io::Result<()> {
         for name in ["metadata1", "metadata2"] {
             match self.fs.open(&self.file(name)) {
-                Ok(file) => file.sync()?,
+                Ok(file) => {
+                    if !metadata.is_absent() && metadata.file_name() == name {
+                        write_again(&*file, &metadata.encode(), &self.file(name))?;
+                    }
+                    file.sync()?;
+                }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
@@ -459,7 +470,7 @@ impl Source<'_> {
             }
             let first = attempt.next_index();
             let closed = ClosedName { first, last: Index(first.0 + segment.count() - 1) };
-            attempt.repairs.push(Repair::Close { open: name, used: segment.used, closed });
+            attempt.repairs.push(Repair::Close { open: name, content: segment.content(), closed });
             attempt.entries.extend(segment.into_entries());
         }
         Ok(())
@@ -476,7 +487,9 @@ impl Source<'_> {
                     (name.clone(), self.fs.rename(&self.file(name), &aside))
                 }
                 Repair::Remove(name) => (name.clone(), self.fs.remove(&self.file(name))),
-                Repair::Close { open, used, closed } => (open.to_string(), self.close(*open, *used, *closed)),
+                Repair::Close { open, content, closed } => {
+                    (open.to_string(), self.close(*open, content, *closed))
+                }
             };
             done.and_then(|()| self.fs.sync_dir(self.path))
                 .map_err(|e| describe("repair", &self.file(name), &e))?;
@@ -484,12 +497,26 @@ impl Source<'_> {
         Ok(())
     }
 
-    fn close(&self, open: OpenName, used: usize, closed: ClosedName) -> io::Result<()> {
+    fn close(&self, open: OpenName, content: &[u8], closed: ClosedName) -> io::Result<()> {
         let path = self.file(open);
         let file = self.fs.open(&path)?;
-        file.set_len(used as u64)?;
+        write_again(&*file, content, &path)?;
+        file.set_len(content.len() as u64)?;
         file.sync()?;
         self.fs.rename(&path, &self.file(closed))
+    }
+}
+
+/// Writes what was read from the beginning of a file over itself, so that the next sync has it to write. That
+/// takes space where the file system copies what is overwritten; without any, the sync alone must do.
+fn write_again(file: &dyn File, content: &[u8], path: &Path) -> io::Result<()> {
+    match file.write_at(content, 0) {
+        Err(e) if is_no_space(&e) => {
+            let path = path.display();
+            tracing::warn!(%path, "no space to write it again: it is durable unless a sync failed before");
+            Ok(())
+        }
+        written => written,
     }
 }
 

@@ -6,6 +6,7 @@ use crate::store::fs::Disk;
 use crate::store::metadata::Metadata;
 use crate::store::segment::encode_batch;
 use crate::store::snapshot::{Compression, SnapshotContent, Target};
+use crate::store::test_fs::TestFs;
 use std::fs;
 use std::io::Write;
 use std::sync::Arc;
@@ -155,6 +156,45 @@ const ZEROS: &[u8] = &[0; 64];
 #[test]
 fn an_empty_directory_is_an_empty_log() {
     assert_eq!(Built::new().range(), (1, 0));
+}
+
+fn load_on(fs: Arc<dyn Fs>, dir: &Path) -> Result<Loaded, Error> {
+    Directory::open_on(fs, dir)?.lock()?.load(AutoRecovery::Off)
+}
+
+#[test]
+fn what_only_the_page_cache_had_is_durable_once_it_is_loaded() {
+    let dir = Built::new().open(1, 1..=3, ZEROS);
+    let mut files = files(dir.path());
+    let segment = files["open-1"].to_vec();
+    let vote: Vec<u8> = [1_u64, 2, 10, 0].into_iter().flat_map(u64::to_le_bytes).collect();
+    files.insert("open-1".into(), Arc::new([&segment[..8], &vec![0; segment.len() - 8]].concat()));
+    // The C library writes votes in place.
+    files.insert("metadata2".into(), Arc::default());
+    let fs = CrashFs::new(Model::new(&files));
+    for (name, bytes) in [("open-1", &segment), ("metadata2", &vote)] {
+        let file = fs.open(&dir.path().join(name)).unwrap();
+        file.write_at(bytes, 0).unwrap();
+        fs.fail_and_forget();
+        file.sync_data().unwrap_err();
+        fs.fail(None);
+        file.sync_data().unwrap();
+    }
+    let lost = load_on(Arc::new(CrashFs::new(Model::new(&fs.model().at_worst()))), dir.path()).unwrap();
+    assert_eq!((lost.term, lost.entries.len()), (Term(9), 0));
+    let loaded = load_on(Arc::new(fs.clone()), dir.path()).unwrap();
+    assert_eq!((loaded.term, loaded.entries.len()), (Term(10), 3));
+    let again = load_on(Arc::new(CrashFs::new(Model::new(&fs.model().at_worst()))), dir.path()).unwrap();
+    assert_eq!((again.term, again.entries), (Term(10), loaded.entries));
+}
+
+#[test]
+fn a_start_needs_no_space_for_what_it_writes_again() {
+    let dir = Built::new().closed(1, 3).open(1, 4..=5, ZEROS);
+    let fs = TestFs::new();
+    fs.no_space(&["write"], usize::MAX);
+    assert_eq!(load_on(Arc::new(fs.clone()), dir.path()).unwrap().entries.len(), 5);
+    assert_eq!((fs.count("sync metadata1"), fs.count("sync open-1")), (1, 1));
 }
 
 #[test]

@@ -49,7 +49,12 @@ impl Metadata {
         self.version == 0
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// Where it is stored.
+    pub(super) fn file_name(&self) -> &'static str {
+        if self.version % 2 == 1 { "metadata1" } else { "metadata2" }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SIZE);
         out.put_u64_le(FORMAT);
         out.put_u64_le(self.version);
@@ -119,8 +124,7 @@ impl Metadata {
         voted_for: Option<ServerId>,
     ) -> Result<(), Error> {
         let next = Metadata { version: self.version + 1, term, voted_for };
-        let name = if next.version % 2 == 1 { "metadata1" } else { "metadata2" };
-        let bytes = next.encode();
+        let (name, bytes) = (next.file_name(), next.encode());
         let written = write_whole(fs, dir, name, &bytes).or_else(|e| match is_no_space(&e) {
             // The file of this name is not in force: its place will do.
             true => write_recycled(fs, dir, name, &bytes)

@@ -184,6 +184,7 @@ impl Store {
             metadata: directory.metadata,
             next_index: loaded.next_index(),
             segment_size: options.segment_size,
+            cancelled: Arc::clone(&cancelled),
         };
         let writer = Writer::new(origin, Arc::clone(&queue), Arc::clone(&on_event))?;
         let snapshot_writer = SnapshotWriter {
@@ -301,11 +302,15 @@ impl Store {
     }
 
     /// Serves what is queued, closes the log and ends the threads. A snapshot that is being written is given
-    /// up. The error is that of an earlier failure, or of closing the log.
+    /// up, and so is what waits for space. The error is that of an earlier failure, or of closing the log.
+    ///
+    /// This waits for the operation that is on its way to the disk, and a disk that never answers holds it up
+    /// for as long: the system gives no way to call an operation back.
     pub fn stop(mut self) -> Result<(), Error> {
-        self.end_snapshots();
+        self.cancelled.store(true, Ordering::Relaxed);
         self.queue.close();
         let closed = self.disk.take().map(JoinHandle::join);
+        self.end_snapshots();
         self.end_reads();
         match closed {
             Some(Ok(result)) => result,
@@ -323,8 +328,8 @@ impl Store {
         }
     }
 
+    /// Once the disk thread has ended, for the same reason.
     fn end_snapshots(&mut self) {
-        self.cancelled.store(true, Ordering::Relaxed);
         *self.snapshots.lock() = None;
         if let Some(snap) = self.snap.take() {
             // A panic of the event receiver, which has no one left to be told to.
@@ -335,11 +340,12 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
         self.queue.abandon();
-        self.end_snapshots();
         if let Some(disk) = self.disk.take() {
             let _ = disk.join();
         }
+        self.end_snapshots();
         self.end_reads();
     }
 }

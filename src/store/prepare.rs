@@ -23,6 +23,7 @@
 use super::error::{Error, is_no_space, synced};
 use super::fs::{Existing, File, Fs};
 use super::list::{ClosedName, OpenName};
+use super::queue::Queue;
 use super::segment::FORMAT;
 use super::{Event, OnEvent};
 use crate::config::{DISK_FULL_RETRY_MS, FILL_AHEAD_BYTES, SPARE_FILL_BYTES, SPARE_SEGMENTS};
@@ -100,6 +101,18 @@ struct Shared {
     wanted: AtomicBool,
 }
 
+/// What the thread works with.
+pub(super) struct Origin {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) dir: PathBuf,
+    pub(super) segment_size: usize,
+    /// Of the disk thread, which is to learn of a failure.
+    pub(super) queue: Arc<Queue>,
+    pub(super) on_event: Arc<OnEvent>,
+    /// Set when the node stops: no segment waits for space to be closed.
+    pub(super) cancelled: Arc<AtomicBool>,
+}
+
 /// The pool, as the disk thread sees it.
 pub(super) struct Segments {
     shared: Arc<Shared>,
@@ -108,12 +121,7 @@ pub(super) struct Segments {
 
 impl Segments {
     /// Starts the thread. No file is created before the first [`take`](Segments::take).
-    pub(super) fn start(
-        fs: Arc<dyn Fs>,
-        dir: PathBuf,
-        segment_size: usize,
-        on_event: Arc<OnEvent>,
-    ) -> Result<Segments, Error> {
+    pub(super) fn start(origin: Origin) -> Result<Segments, Error> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             work: Condvar::new(),
@@ -121,7 +129,7 @@ impl Segments {
             wanted: AtomicBool::new(false),
         });
         let shared_too = Arc::clone(&shared);
-        let mut worker = Worker { fs, dir, segment_size, next_counter: 1, shared: shared_too, on_event };
+        let mut worker = Worker { origin, next_counter: 1, shared: shared_too };
         let thread = std::thread::Builder::new()
             .name("dqlite/segments".into())
             .spawn(move || worker.run_guarded())
@@ -209,12 +217,9 @@ enum Task {
 }
 
 struct Worker {
-    fs: Arc<dyn Fs>,
-    dir: PathBuf,
-    segment_size: usize,
+    origin: Origin,
     next_counter: u64,
     shared: Arc<Shared>,
-    on_event: Arc<OnEvent>,
 }
 
 impl Worker {
@@ -226,8 +231,12 @@ impl Worker {
         }
         // Whoever still waits for one of these learns that it will not be done.
         state.jobs.clear();
+        let has_failed = state.failure.is_some();
         drop(state);
         self.shared.done.notify_all();
+        if has_failed {
+            self.origin.queue.wake();
+        }
     }
 
     fn run(&mut self) {
@@ -279,7 +288,7 @@ impl Worker {
         };
         drop(state);
         if let Some(event) = event {
-            (self.on_event)(event);
+            (self.origin.on_event)(event);
         }
     }
 
@@ -316,11 +325,11 @@ impl Worker {
     fn prepare(&mut self) -> Result<Spare, Error> {
         loop {
             let name = OpenName(self.next_counter);
-            let path = self.dir.join(name.to_string());
-            let prepared = self.fs.create(&path, Existing::Refuse).and_then(|file| {
+            let path = self.origin.dir.join(name.to_string());
+            let prepared = self.origin.fs.create(&path, Existing::Refuse).and_then(|file| {
                 let filled = self.fill(&*file).inspect_err(|_| {
                     // An empty segment is also removed at the next start.
-                    let _ = self.fs.remove(&path);
+                    let _ = self.origin.fs.remove(&path);
                 })?;
                 Ok(Spare { name, file, filled: filled as u64 })
             });
@@ -339,16 +348,16 @@ impl Worker {
 
     /// Returns how many bytes were filled.
     fn fill(&self, file: &dyn File) -> io::Result<usize> {
-        let reserved = match file.allocate(self.segment_size as u64) {
+        let reserved = match file.allocate(self.origin.segment_size as u64) {
             Ok(()) => true,
             Err(e) if e.kind() == io::ErrorKind::Unsupported => false,
             Err(e) => return Err(e),
         };
-        let zeros = vec![0; SPARE_FILL_BYTES.min(self.segment_size)];
+        let zeros = vec![0; SPARE_FILL_BYTES.min(self.origin.segment_size)];
         let mut filled = 0;
-        while filled < self.segment_size && !(reserved && filled > 0 && self.is_urgent()) {
+        while filled < self.origin.segment_size && !(reserved && filled > 0 && self.is_urgent()) {
             let piece = if filled == 0 { FILL_AHEAD_BYTES } else { SPARE_FILL_BYTES };
-            let size = piece.min(self.segment_size - filled);
+            let size = piece.min(self.origin.segment_size - filled);
             file.write_at(&zeros[..size], filled as u64)?;
             // Piece by piece, so that an append's sync never has all of it before it in the disk's queue.
             file.sync_data()?;
@@ -356,7 +365,7 @@ impl Worker {
         }
         file.write_at(&FORMAT.to_le_bytes(), 0)?;
         file.sync()?;
-        self.fs.sync_dir(&self.dir)?;
+        self.origin.fs.sync_dir(&self.origin.dir)?;
         Ok(filled)
     }
 
@@ -367,12 +376,12 @@ impl Worker {
 
     fn close(&self, close: Close) -> Result<(), Error> {
         let Close { spare: Spare { name, file, .. }, used, closed } = close;
-        let path = self.dir.join(name.to_string());
+        let path = self.origin.dir.join(name.to_string());
         let done = || {
             file.set_len(used)?;
             synced(file.sync())?;
-            self.fs.rename(&path, &self.dir.join(closed.to_string()))?;
-            synced(self.fs.sync_dir(&self.dir))
+            self.origin.fs.rename(&path, &self.origin.dir.join(closed.to_string()))?;
+            synced(self.origin.fs.sync_dir(&self.origin.dir))
         };
         loop {
             let result = done().map_err(|e| Error::disk("close", &path, &e));
@@ -380,7 +389,7 @@ impl Worker {
             let Err(Error::NoSpace(reason)) = &result else { return result };
             tracing::warn!(reason, "no space, trying again");
             let mut state = self.shared.state.lock();
-            if state.stopping {
+            if state.stopping || self.origin.cancelled.load(Ordering::Relaxed) {
                 return result;
             }
             self.shared.work.wait_for(&mut state, Duration::from_millis(DISK_FULL_RETRY_MS));

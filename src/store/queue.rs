@@ -65,12 +65,14 @@ enum Access {
 struct State {
     requests: Vec<Request>,
     access: Access,
+    /// Somebody else has something to tell the disk thread.
+    is_woken: bool,
 }
 
 /// What came of waiting for requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// There were some.
+    /// There were some, or the thread was woken.
     Requests,
     /// There will be none: the node stops.
     End,
@@ -110,14 +112,22 @@ impl Queue {
         Ok(())
     }
 
+    /// Lets the disk thread look around, even if there is no request.
+    pub(super) fn wake(&self) {
+        self.state.lock().is_woken = true;
+        self.filled.notify_one();
+    }
+
     /// Waits for requests and moves all of them to `out`, which must be empty.
     pub(super) fn take(&self, out: &mut Vec<Request>) -> Taken {
         let mut state = self.state.lock();
-        while state.requests.is_empty() {
-            match state.access {
-                Access::Open => self.filled.wait(&mut state),
-                Access::Closed => return Taken::End,
+        loop {
+            let access = state.access;
+            match access {
                 Access::Abandoned => return Taken::Abandoned,
+                _ if std::mem::take(&mut state.is_woken) || !state.requests.is_empty() => break,
+                Access::Closed => return Taken::End,
+                Access::Open => self.filled.wait(&mut state),
             }
         }
         std::mem::swap(&mut state.requests, out);

@@ -221,6 +221,11 @@ impl Segment {
         Segment { bytes, records, used, tail }
     }
 
+    /// Everything up to the end of the last valid batch.
+    pub(super) fn content(&self) -> Bytes {
+        self.bytes.slice(..self.used)
+    }
+
     /// Number of entries in valid batches.
     pub(super) fn count(&self) -> u64 {
         self.records.len() as u64

@@ -25,7 +25,7 @@ use super::error::{Error, describe, is_no_space, synced};
 use super::fs::Fs;
 use super::list::ClosedName;
 use super::metadata::Metadata;
-use super::prepare::{Close, Segments, Spare};
+use super::prepare::{self, Close, Segments, Spare};
 use super::queue::{Queue, Request, Returned, Taken, queued_size};
 use super::segment::{BATCH_HEADER_SIZE, HEADER_SIZE, encode_batch, entry_size};
 use super::truncate::truncate;
@@ -36,6 +36,7 @@ use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
@@ -87,12 +88,22 @@ pub(super) struct Origin {
     pub(super) metadata: Metadata,
     pub(super) next_index: Index,
     pub(super) segment_size: usize,
+    /// Set when the node stops: nothing waits for space any more.
+    pub(super) cancelled: Arc<AtomicBool>,
 }
 
 impl Writer {
     pub(super) fn new(origin: Origin, queue: Arc<Queue>, on_event: Arc<OnEvent>) -> Result<Writer, Error> {
-        let Origin { fs, dir, names, metadata, next_index, segment_size } = origin;
-        let segments = Segments::start(Arc::clone(&fs), dir.clone(), segment_size, Arc::clone(&on_event))?;
+        let Origin { fs, dir, names, metadata, next_index, segment_size, cancelled } = origin;
+        let worker = prepare::Origin {
+            fs: Arc::clone(&fs),
+            dir: dir.clone(),
+            segment_size,
+            queue: Arc::clone(&queue),
+            on_event: Arc::clone(&on_event),
+            cancelled,
+        };
+        let segments = Segments::start(worker)?;
         let mut writer = Writer {
             fs,
             dir,

@@ -1,13 +1,16 @@
 use super::*;
 use crate::config::FILL_AHEAD_BYTES;
-use crate::raft::{EntryKind, ServerId, Term};
+use crate::raft::{Configuration, EntryKind, ServerId, SnapshotPoint, Term};
 use crate::store::fs::Disk;
 use crate::store::test_fs::TestFs;
-use crate::store::{AutoRecovery, Directory, Loaded, Options, Store};
+use crate::store::{
+    AutoRecovery, Compression, Directory, Loaded, Options, SnapshotContent, SnapshotRequest, Store,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -337,6 +340,22 @@ fn a_segment_that_cannot_be_closed_is_a_failure() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_closed_is_reported_by_an_idle_node() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = start_on(Arc::new(fs.clone()), dir.path());
+    fs.hold("set_len open-1");
+    fs.fail("set_len open-1");
+    running.append_each(1, &[entry(1, SEGMENT_SIZE - 96), entry(2, SEGMENT_SIZE - 96)]);
+    running.wait_for(2);
+    fs.wait_until_held();
+    fs.release();
+    match running.wait() {
+        Event::Failed { seq: Seq(3), error } => assert!(error.to_string().contains("open-1"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_truncated_log_goes_on_with_other_entries() {
     for from in [1, 2, 40, 41, 100, 150, 151] {
         let dir = directory();
@@ -567,6 +586,52 @@ fn a_vote_that_finds_no_space_waits_and_holds_up_no_stop() {
     std::thread::sleep(Duration::from_millis(50));
     running.store.stop().unwrap();
     assert_eq!(Metadata::read(&Disk, dir.path()).unwrap().term, Term(2));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_space() {
+    type Ask = fn(&Store);
+    type End = fn(Store) -> Option<Error>;
+    let waiting: [(&str, Ask); 4] = [
+        ("the end of the log", |_| {}),
+        ("a truncation", |store| store.truncate(Index(2), Seq(4))),
+        ("a snapshot", |store| store.store_snapshot(snapshot_of_entry_2())),
+        ("a reader", |store| store.read_entries(Index(1), Index(1), Box::new(|_| {}))),
+    ];
+    let ends: [(&str, End); 2] = [("stop", |store| Some(store.stop().unwrap_err())), ("drop", |_| None)];
+    for ((what, ask), (end, ended)) in waiting.iter().flat_map(|ask| ends.iter().map(move |end| (ask, end))) {
+        let (dir, fs) = (directory(), TestFs::new());
+        let running = with_spares(&fs, dir.path());
+        fs.no_space(&["rename open-1 0"], FOREVER);
+        ask(&running.store);
+        let (sender, answer) = channel();
+        let (store, ended) = (running.store, *ended);
+        std::thread::spawn(move || sender.send(ended(store)));
+        let error = answer.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("{what} holds up {end}: {e}"));
+        if let Some(error) = error {
+            assert!(error.to_string().contains("close "), "{what}: {error}");
+        }
+        fs.free();
+        assert_eq!(load(dir.path()).entries, entries(1..=3), "{what}, {end}");
+    }
+}
+
+fn snapshot_of_entry_2() -> SnapshotRequest {
+    let configuration = Configuration { servers: Vec::new() };
+    let point =
+        SnapshotPoint { index: Index(2), term: Term(1), configuration, configuration_index: Index(1) };
+    SnapshotRequest { point, content: Box::new(NoContent), trailing: 9, compression: Compression::Off }
+}
+
+struct NoContent;
+
+impl SnapshotContent for NoContent {
+    fn size(&self) -> u64 {
+        0
+    }
+    fn write_to(&self, _: &mut dyn io::Write) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]
