@@ -12,7 +12,7 @@ LIBRARY_FILE := libdqlite.so.0.0.1
 STAGE        := $(CURDIR)/build/stage
 BUILT        := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: all help install stage demo check sim-long kill9 faults mixed failover go compare compare-store fix deps clean
+.PHONY: all help install stage demo check sim-long kill9 faults mixed failover go bench compare compare-store fix deps clean
 
 all: ## Build the library, shared and static, in release form
 	$(CARGO) build --release --lib
@@ -49,6 +49,9 @@ sim-long: ## Simulate 200,000 seeds of the Raft core, a minute each (SIM_RUNS=, 
 
 kill9: deps stage ## 200 rounds of writers and kill -9, and 1000 with tiny segments (KILL9_ROUNDS=, KILL9_SMALL=, KILL9_SEED=)
 	@KILL9_ROUNDS=$${KILL9_ROUNDS:-200} KILL9_SMALL=$${KILL9_SMALL:-1000} sh tests/dropin/kill9.sh
+
+bench: deps stage ## Throughput, latency and cost beside Debian's C library: an hour (BENCH_WORKLOADS=, BENCH_CLIENTS=, BENCH_NODES=)
+	@sh benches/load/bench.sh
 
 compare: deps stage ## Size, memory and latency beside Debian's C library
 	@sh c-tests/compare/compare.sh

@@ -35,7 +35,10 @@ enum {
 #define PROTOCOL_VERSION 1u
 #define BODY_SIZE_MAX ((size_t)64 << 20)
 #define COLUMNS_MAX 2000
-#define PARAMETERS_MAX 7 /* their kinds fit into one word */
+#define PARAMETERS_MAX 255 /* their count fits into one byte */
+#define HEADER_SIZE 8
+/* Of the first receive buffer: one system call takes an answer of several messages. */
+#define RECEIVE_SIZE ((size_t)64 << 10)
 #define ROWS_DONE UINT64_C(0xFFFFFFFFFFFFFFFF)
 #define ROWS_PART UINT64_C(0xEEEEEEEEEEEEEEEE)
 
@@ -48,7 +51,7 @@ static int broken(struct wire_client *client, const char *format, ...)
     return WIRE_BROKEN;
 }
 
-/* ---- the body as a buffer ---- */
+/* ---- the request, behind room for its header ---- */
 
 static size_t padded(size_t size)
 {
@@ -57,38 +60,49 @@ static size_t padded(size_t size)
 
 static int reserve(struct wire_client *client, size_t size)
 {
-    unsigned char *body;
+    unsigned char *request;
     if (size > BODY_SIZE_MAX)
         return broken(client, "a message of %zu bytes is too large", size);
-    if (size <= client->body_capacity)
+    if (size <= client->request_capacity)
         return WIRE_OK;
-    body = realloc(client->body, size);
-    if (body == NULL)
+    request = realloc(client->request, size * 2);
+    if (request == NULL)
         return broken(client, "out of memory");
-    client->body = body;
-    client->body_capacity = size;
+    client->request = request;
+    client->request_capacity = size * 2;
     return WIRE_OK;
+}
+
+static void begin_request(struct wire_client *client)
+{
+    client->request_size = HEADER_SIZE;
 }
 
 static int put_word(struct wire_client *client, uint64_t word)
 {
     size_t i;
-    if (reserve(client, client->body_size + 8) != WIRE_OK)
+    if (reserve(client, client->request_size + 8) != WIRE_OK)
         return WIRE_BROKEN;
     for (i = 0; i < 8; i++)
-        client->body[client->body_size++] = (unsigned char)(word >> (8 * i));
+        client->request[client->request_size++] = (unsigned char)(word >> (8 * i));
+    return WIRE_OK;
+}
+
+/* Padded with zeros to a whole word. */
+static int put_bytes(struct wire_client *client, const char *bytes, size_t size)
+{
+    size_t room = padded(size);
+    if (reserve(client, client->request_size + room) != WIRE_OK)
+        return WIRE_BROKEN;
+    memcpy(client->request + client->request_size, bytes, size);
+    memset(client->request + client->request_size + size, 0, room - size);
+    client->request_size += room;
     return WIRE_OK;
 }
 
 static int put_text(struct wire_client *client, const char *text)
 {
-    size_t size = strlen(text), room = padded(size + 1);
-    if (reserve(client, client->body_size + room) != WIRE_OK)
-        return WIRE_BROKEN;
-    memset(client->body + client->body_size, 0, room);
-    memcpy(client->body + client->body_size, text, size);
-    client->body_size += room;
-    return WIRE_OK;
+    return put_bytes(client, text, strlen(text) + 1);
 }
 
 /* Reads the received body from front to back. */
@@ -143,11 +157,11 @@ static const char *take_text(struct reader *reader)
 
 /* ---- the connection ---- */
 
-static int send_all(struct wire_client *client, const void *data, size_t size, int flags)
+static int send_all(struct wire_client *client, const void *data, size_t size)
 {
     const char *bytes = data;
     while (size > 0) {
-        ssize_t sent = send(client->fd, bytes, size, MSG_NOSIGNAL | flags);
+        ssize_t sent = send(client->fd, bytes, size, MSG_NOSIGNAL);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent <= 0)
@@ -158,51 +172,76 @@ static int send_all(struct wire_client *client, const void *data, size_t size, i
     return WIRE_OK;
 }
 
-static int receive_all(struct wire_client *client, void *data, size_t size)
+/* Room for a whole message behind what was taken. */
+static int make_room(struct wire_client *client, size_t size)
 {
-    char *bytes = data;
-    while (size > 0) {
-        ssize_t received = recv(client->fd, bytes, size, 0);
+    unsigned char *received;
+    size_t left = client->received - client->taken;
+    if (client->taken > 0) {
+        memmove(client->answer, client->answer + client->taken, left);
+        client->taken = 0;
+        client->received = left;
+    }
+    if (size <= client->answer_capacity)
+        return WIRE_OK;
+    received = realloc(client->answer, size);
+    if (received == NULL)
+        return broken(client, "out of memory");
+    client->answer = received;
+    client->answer_capacity = size;
+    return WIRE_OK;
+}
+
+/* Until that many bytes wait to be taken; more may come with them. */
+static int receive_until(struct wire_client *client, size_t size)
+{
+    if (client->received == client->taken)
+        client->received = client->taken = 0;
+    if (client->taken + size > client->answer_capacity
+        && make_room(client, size > RECEIVE_SIZE ? size : RECEIVE_SIZE) != WIRE_OK)
+        return WIRE_BROKEN;
+    while (client->received - client->taken < size) {
+        ssize_t received =
+            recv(client->fd, client->answer + client->received, client->answer_capacity - client->received, 0);
         if (received < 0 && errno == EINTR)
             continue;
         if (received == 0)
             return broken(client, "the node closed the connection");
         if (received < 0)
             return broken(client, "receive: %s", strerror(errno));
-        bytes += received;
-        size -= (size_t)received;
+        client->received += (size_t)received;
     }
     return WIRE_OK;
 }
 
 static int send_request(struct wire_client *client, int type)
 {
-    uint32_t words = (uint32_t)(client->body_size / 8);
-    unsigned char header[8] = {0};
+    uint32_t words = (uint32_t)((client->request_size - HEADER_SIZE) / 8);
     size_t i;
+    memset(client->request, 0, HEADER_SIZE);
     for (i = 0; i < 4; i++)
-        header[i] = (unsigned char)(words >> (8 * i));
-    header[4] = (unsigned char)type;
-    /* MSG_MORE: header and body leave together. */
-    if (send_all(client, header, sizeof header, client->body_size > 0 ? MSG_MORE : 0) != WIRE_OK)
-        return WIRE_BROKEN;
-    return send_all(client, client->body, client->body_size, 0);
+        client->request[i] = (unsigned char)(words >> (8 * i));
+    client->request[4] = (unsigned char)type;
+    return send_all(client, client->request, client->request_size);
 }
 
 /* Receives one message, which must be of the type expected or a failure. */
 static int receive_response(struct wire_client *client, int expected)
 {
-    unsigned char header[8];
+    unsigned char header[HEADER_SIZE];
     struct reader reader;
     size_t size;
-    if (receive_all(client, header, sizeof header) != WIRE_OK)
+    if (receive_until(client, HEADER_SIZE) != WIRE_OK)
         return WIRE_BROKEN;
+    memcpy(header, client->answer + client->taken, HEADER_SIZE);
     size = ((size_t)header[0] | (size_t)header[1] << 8 | (size_t)header[2] << 16 | (size_t)header[3] << 24) * 8;
-    if (reserve(client, size) != WIRE_OK)
+    if (size > BODY_SIZE_MAX)
+        return broken(client, "a message of %zu bytes is too large", size);
+    if (receive_until(client, HEADER_SIZE + size) != WIRE_OK)
         return WIRE_BROKEN;
+    client->body = client->answer + client->taken + HEADER_SIZE;
     client->body_size = size;
-    if (receive_all(client, client->body, size) != WIRE_OK)
-        return WIRE_BROKEN;
+    client->taken += HEADER_SIZE + size;
     if (header[4] == expected)
         return WIRE_OK;
     if (header[4] != RESPONSE_FAILURE)
@@ -245,7 +284,7 @@ int wire_connect(struct wire_client *client, const char *address, int timeout_ms
     setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (connect(client->fd, (struct sockaddr *)&to, sizeof to) != 0)
         broken(client, "connect to %s: %s", address, strerror(errno));
-    else if (send_all(client, version, sizeof version, 0) == WIRE_OK)
+    else if (send_all(client, version, sizeof version) == WIRE_OK)
         return WIRE_OK;
     close(client->fd);
     client->fd = -1;
@@ -256,7 +295,8 @@ void wire_close(struct wire_client *client)
 {
     if (client->fd >= 0)
         close(client->fd);
-    free(client->body);
+    free(client->request);
+    free(client->answer);
     memset(client, 0, sizeof *client);
     client->fd = -1;
 }
@@ -267,7 +307,7 @@ int wire_leader(struct wire_client *client, uint64_t *id)
 {
     struct reader reader;
     int result;
-    client->body_size = 0;
+    begin_request(client);
     if (put_word(client, 0) != WIRE_OK || send_request(client, REQUEST_LEADER) != WIRE_OK)
         return WIRE_BROKEN;
     result = receive_response(client, RESPONSE_SERVER);
@@ -294,7 +334,7 @@ int wire_wait_for_leader(struct wire_client *client, int timeout_ms)
 
 int wire_open(struct wire_client *client, const char *database)
 {
-    client->body_size = 0;
+    begin_request(client);
     if (put_text(client, database) != WIRE_OK || put_word(client, 0) != WIRE_OK || put_text(client, "") != WIRE_OK
         || send_request(client, REQUEST_OPEN) != WIRE_OK)
         return WIRE_BROKEN;
@@ -303,7 +343,7 @@ int wire_open(struct wire_client *client, const char *database)
 
 static int send_sql(struct wire_client *client, int type, const char *sql)
 {
-    client->body_size = 0;
+    begin_request(client);
     if (put_word(client, 0) != WIRE_OK || put_text(client, sql) != WIRE_OK)
         return WIRE_BROKEN;
     return send_request(client, type);
@@ -324,22 +364,55 @@ int wire_prepare(struct wire_client *client, const char *sql, uint32_t *statemen
     return reader.failed ? broken(client, "an answer that cannot be read") : WIRE_OK;
 }
 
-/* Count and kinds, a byte each, in whole words; then the values, a word each. */
-static int send_prepared(struct wire_client *client, int type, uint32_t statement, size_t count, const int64_t *values)
+static int put_value(struct wire_client *client, const struct wire_value *value)
 {
-    uint64_t header = count;
+    uint64_t word = 0;
+    switch (value->kind) {
+    case WIRE_INTEGER:
+        return put_word(client, (uint64_t)value->integer);
+    case WIRE_FLOAT:
+        memcpy(&word, &value->number, sizeof word);
+        return put_word(client, word);
+    case WIRE_TEXT:
+        return put_text(client, value->bytes);
+    case WIRE_BLOB:
+        if (put_word(client, value->size) != WIRE_OK)
+            return WIRE_BROKEN;
+        return put_bytes(client, value->bytes, value->size);
+    default:
+        return put_word(client, 0);
+    }
+}
+
+/* Count and kinds, a byte each, in whole words; then the values. */
+static int send_values(struct wire_client *client, int type, uint32_t statement, size_t count,
+                       const struct wire_value *values)
+{
+    char kinds[PARAMETERS_MAX + 1];
     size_t i;
     if (count > PARAMETERS_MAX)
         return broken(client, "%zu parameters", count);
+    kinds[0] = (char)count;
     for (i = 0; i < count; i++)
-        header |= (uint64_t)WIRE_INTEGER << (8 * (i + 1));
-    client->body_size = 0;
-    if (put_word(client, (uint64_t)statement << 32) != WIRE_OK || put_word(client, header) != WIRE_OK)
+        kinds[i + 1] = (char)values[i].kind;
+    begin_request(client);
+    if (put_word(client, (uint64_t)statement << 32) != WIRE_OK || put_bytes(client, kinds, count + 1) != WIRE_OK)
         return WIRE_BROKEN;
     for (i = 0; i < count; i++)
-        if (put_word(client, (uint64_t)values[i]) != WIRE_OK)
+        if (put_value(client, &values[i]) != WIRE_OK)
             return WIRE_BROKEN;
     return send_request(client, type);
+}
+
+static int send_prepared(struct wire_client *client, int type, uint32_t statement, size_t count, const int64_t *values)
+{
+    struct wire_value parameters[PARAMETERS_MAX];
+    size_t i;
+    for (i = 0; i < count && i < PARAMETERS_MAX; i++) {
+        parameters[i].kind = WIRE_INTEGER;
+        parameters[i].integer = values[i];
+    }
+    return send_values(client, type, statement, count, parameters);
 }
 
 static int receive_result(struct wire_client *client)
@@ -363,6 +436,12 @@ int wire_exec(struct wire_client *client, const char *sql)
 int wire_exec_prepared(struct wire_client *client, uint32_t statement, size_t count, const int64_t *values)
 {
     int result = send_prepared(client, REQUEST_EXEC, statement, count, values);
+    return result == WIRE_OK ? receive_result(client) : result;
+}
+
+int wire_exec_values(struct wire_client *client, uint32_t statement, size_t count, const struct wire_value *values)
+{
+    int result = send_values(client, REQUEST_EXEC, statement, count, values);
     return result == WIRE_OK ? receive_result(client) : result;
 }
 
@@ -476,9 +555,16 @@ int wire_query_prepared(struct wire_client *client, uint32_t statement, size_t c
     return result == WIRE_OK ? receive_rows(client, row, arg) : result;
 }
 
+int wire_query_values(struct wire_client *client, uint32_t statement, size_t count, const struct wire_value *values,
+                      wire_row_function row, void *arg)
+{
+    int result = send_values(client, REQUEST_QUERY, statement, count, values);
+    return result == WIRE_OK ? receive_rows(client, row, arg) : result;
+}
+
 int wire_add(struct wire_client *client, uint64_t id, const char *address)
 {
-    client->body_size = 0;
+    begin_request(client);
     if (put_word(client, id) != WIRE_OK || put_text(client, address) != WIRE_OK
         || send_request(client, REQUEST_ADD) != WIRE_OK)
         return WIRE_BROKEN;

@@ -27,9 +27,15 @@ struct wire_client {
     char error[256];    /* text of the last refusal or error */
     uint64_t last_id;   /* of the last wire_exec: row id of the last insert */
     uint64_t row_count; /* of the last wire_exec: rows changed; of the last wire_query: rows received */
-    unsigned char *body;
+    unsigned char *request; /* header and body of what is sent */
+    size_t request_size;
+    size_t request_capacity;
+    unsigned char *answer; /* what was received; the messages before taken are done with */
+    size_t received;
+    size_t taken;
+    size_t answer_capacity;
+    const unsigned char *body; /* of the last message, within answer */
     size_t body_size;
-    size_t body_capacity;
 };
 
 /* The kind of a value, with the numbers of the protocol. */
@@ -63,10 +69,15 @@ int wire_query(struct wire_client *client, const char *sql, wire_row_function ro
 /* Prepares one statement; its number is valid on this connection. */
 int wire_prepare(struct wire_client *client, const char *sql, uint32_t *statement);
 
-/* As wire_exec and wire_query, for a prepared statement, with up to seven integer parameters. */
+/* As wire_exec and wire_query, for a prepared statement, with up to 255 integer parameters. */
 int wire_exec_prepared(struct wire_client *client, uint32_t statement, size_t count, const int64_t *values);
 int wire_query_prepared(struct wire_client *client, uint32_t statement, size_t count, const int64_t *values,
                         wire_row_function row, void *arg);
+
+/* The same with parameters of all kinds; a text ends with a NUL. */
+int wire_exec_values(struct wire_client *client, uint32_t statement, size_t count, const struct wire_value *values);
+int wire_query_values(struct wire_client *client, uint32_t statement, size_t count, const struct wire_value *values,
+                      wire_row_function row, void *arg);
 
 /* Asks which server leads; id 0 if none is known. */
 int wire_leader(struct wire_client *client, uint64_t *id);

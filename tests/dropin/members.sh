@@ -1,4 +1,4 @@
-# Read by faults.sh, mixed.sh and failover.sh after setup.sh: runs the Python scenarios, which start nodes themselves.
+# Read by faults.sh, mixed.sh, failover.sh and benches/load/bench.sh after setup.sh: runs the Python scenarios, which start nodes themselves.
 
 OUR_LIBRARY_PATH=$LIBRARY_PATH
 C_LIBRARY_PATH=${PEER_LIBRARY:-$(debian_library_path)}
