@@ -135,8 +135,9 @@ pub const HANDOVER_WAIT_MS: u64 = 16_000;
 pub const HANDOVER_RETRY_MS: u64 = 50;
 
 /// Longest time for a `dqlite_server` to reach the leader of its cluster, to be added to it and to learn who
-/// is in it, in milliseconds. As in C, both when it starts and when it looks again.
-pub const SERVER_JOIN_TIMEOUT_MS: u64 = 5000;
+/// is in it, in milliseconds. C has 5 seconds, but gives up when it meets no leader, so that servers which
+/// start together all fail: an election takes up to twice [`ELECTION_TIMEOUT_MS`].
+pub const SERVER_JOIN_TIMEOUT_MS: u64 = 10_000;
 /// Longest time of that for one server to say who leads, in milliseconds: one that is switched off must not
 /// use up what the next ones need.
 pub const LEADER_ANSWER_TIMEOUT_MS: u64 = 1500;

@@ -54,8 +54,8 @@ unsafe fn call(handle: *const ServerHandle, body: impl FnOnce(&Server) -> Result
 
 /// Creates a server that keeps its files in the existing directory `path`. Nothing is read or written yet.
 ///
-/// There is no text to ask for after a failure: set LIBDQLITE_TRACE=4 in the environment to see the reasons on
-/// standard error. They are shown from the first dqlite_server_start on.
+/// There is no text to ask for after a failure: set LIBDQLITE_TRACE=4 in the environment to see the reasons
+/// on standard error. They are shown from the first dqlite_server_start on.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_create(path: *const c_char, server: *mut *mut ServerHandle) -> c_int {
@@ -115,8 +115,8 @@ pub unsafe extern "C" fn dqlite_server_set_auto_bootstrap(server: *mut ServerHan
     unsafe { call(server, body) }
 }
 
-/// Lets the first start join the cluster of the servers with these `n` addresses, as a spare: nothing promotes
-/// it by itself. Further calls add to the list. Later starts try these servers too.
+/// Lets the first start join the cluster of the servers with these `n` addresses, as a spare: nothing
+/// promotes it by itself. Further calls add to the list. Later starts try these servers too.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_set_auto_join(
@@ -176,10 +176,10 @@ pub unsafe extern "C" fn dqlite_server_set_connect_func(
 
 /// Starts the server and has it in its cluster: founds one, joins one, or comes back to the one of its files.
 ///
-/// Tries for at most 5 seconds to reach the leader, beside the time to load its data and that of connect
+/// Tries for at most 10 seconds to reach the leader, beside the time to load its data and that of connect
 /// functions that do not return. On DQLITE_ERROR nothing runs, and starting may be tried again; it keeps the
-/// id. A server that runs is refused, as is one that shall both found and join, or has damaged files. From then
-/// on it notes every 30 seconds in `path` who is in the cluster. It may be started again after a stop.
+/// id. A server that runs is refused, as is one that shall both found and join, or has damaged files. From
+/// then on it notes every 30 seconds in `path` who is in the cluster. It may be started again after a stop.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_start(server: *mut ServerHandle) -> c_int {

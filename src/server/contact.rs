@@ -1,5 +1,5 @@
-//! Keeps a server in touch with its cluster: joins it at the start, then notes from time to time who is in it.
-//! Thread `dqlite/server`, with a runtime of its own; nothing that the node does waits for it.
+//! Keeps a server in touch with its cluster: joins it at the start, then notes from time to time who is in
+//! it. Thread `dqlite/server`, with a runtime of its own; nothing that the node does waits for it.
 
 use std::io;
 use std::thread::JoinHandle;

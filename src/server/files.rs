@@ -6,8 +6,8 @@
 //! node-store      v1, then for each server: address, id, "voter" or "standby" or "spare"
 //! ```
 //!
-//! Ids are decimal. An empty file, which C creates first, counts as none. A file is replaced as a whole: it is
-//! written under its name with `-tmp` behind, synced and renamed.
+//! Ids are decimal. An empty file, which C creates first, counts as none. A file is replaced as a whole: it
+//! is written under its name with `-tmp` behind, synced and renamed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -137,8 +137,8 @@ impl Server {
         self.id.load(Ordering::Relaxed)
     }
 
-    /// Starts the node and has it in its cluster. A start that fails leaves nothing running, but may leave the
-    /// id for the next one.
+    /// Starts the node and has it in its cluster. A start that fails leaves nothing running, but may leave
+    /// the id for the next one.
     pub fn start(&self) -> Result<(), Error> {
         let mut running = self.running.lock();
         if running.is_some() {
