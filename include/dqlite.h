@@ -459,7 +459,8 @@ int dqlite_server_set_auto_bootstrap(struct dqlite_server *server,
 
 /**
  * Lets the first start join the cluster of the servers with these `n` addresses, as a spare: nothing
- * promotes it by itself. Further calls add to the list. Later starts try these servers too.
+ * promotes it by itself. At least one of them should be a voter: others do not know who leads. Further calls
+ * add to the list. Later starts try these servers too.
  */
 DQLITE_API DQLITE_EXPERIMENTAL
 int dqlite_server_set_auto_join(struct dqlite_server *server,

@@ -116,7 +116,8 @@ pub unsafe extern "C" fn dqlite_server_set_auto_bootstrap(server: *mut ServerHan
 }
 
 /// Lets the first start join the cluster of the servers with these `n` addresses, as a spare: nothing
-/// promotes it by itself. Further calls add to the list. Later starts try these servers too.
+/// promotes it by itself. At least one of them should be a voter: others do not know who leads. Further calls
+/// add to the list. Later starts try these servers too.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_set_auto_join(

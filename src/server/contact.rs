@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::files::{Files, ServerInfo};
 use crate::client::{self, Leader, Server};
-use crate::config::{SERVER_JOIN_RETRY_MS, SERVER_JOIN_TIMEOUT_MS};
+use crate::config::{LEADER_ANSWER_TIMEOUT_MS, SERVER_JOIN_RETRY_MS, SERVER_JOIN_TIMEOUT_MS};
 use crate::net::connect::Connect;
 
 /// What it takes to stay in touch.
@@ -100,15 +100,15 @@ impl Contact {
     async fn join(&mut self) -> Result<(), client::Error> {
         let deadline = deadline();
         let pause = Duration::from_millis(SERVER_JOIN_RETRY_MS);
+        // An attempt without the time for an answer would only hide what the one before has met.
+        let last = deadline - Duration::from_millis(LEADER_ANSWER_TIMEOUT_MS) - pause;
         loop {
             match self.try_to_join(deadline).await {
                 Ok(servers) => {
                     self.note(&servers);
                     return Ok(());
                 }
-                Err(error) if !error.is_temporary() || Instant::now() + pause >= deadline => {
-                    return Err(error);
-                }
+                Err(error) if !error.is_temporary() || Instant::now() >= last => return Err(error),
                 Err(error) => tracing::debug!(%error, "joining the cluster: trying again"),
             }
             sleep(pause).await;

@@ -117,7 +117,8 @@ fn a_follower_comes_back_with_its_id_and_goes_on_refreshing() {
     second.server.stop().unwrap();
     second.server.start().unwrap();
     assert_eq!(second.server.id(), id);
-    let fourth = TestServer::joiner(&[&third]);
+    // A spare cannot tell who leads; the next one is asked.
+    let fourth = TestServer::joiner(&[&third, &founder]);
     let seen = format!("v1\n{}{}", founder.entry("voter"), second.entry("spare"));
     wait_until("refreshed after a restart", || second.node_store().contains(&fourth.entry("spare")));
     assert!(second.node_store().starts_with(&seen));
