@@ -12,7 +12,7 @@ LIBRARY_FILE := libdqlite.so.0.0.1
 STAGE        := $(CURDIR)/build/stage
 BUILT        := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: all help install stage demo check sim-long kill9 faults mixed failover compare compare-store fix deps clean
+.PHONY: all help install stage demo check sim-long kill9 faults mixed failover go compare compare-store fix deps clean
 
 all: ## Build the library, shared and static, in release form
 	$(CARGO) build --release --lib
@@ -47,8 +47,8 @@ sim-long: ## Simulate 200,000 seeds of the Raft core, a minute each (SIM_RUNS=, 
 	@SIM_RUNS=$${SIM_RUNS:-200000} SIM_SECONDS=$${SIM_SECONDS:-60} $(CARGO) test -q \
 		--config tests/sim/optimised.toml --features planted-bugs --test sim -- --nocapture no_seed_breaks_a_promise
 
-kill9: deps stage ## 200 rounds of writers and kill -9 (KILL9_ROUNDS=, KILL9_SEED=)
-	@KILL9_ROUNDS=$${KILL9_ROUNDS:-200} sh tests/dropin/kill9.sh
+kill9: deps stage ## 200 rounds of writers and kill -9, and 1000 with tiny segments (KILL9_ROUNDS=, KILL9_SMALL=, KILL9_SEED=)
+	@KILL9_ROUNDS=$${KILL9_ROUNDS:-200} KILL9_SMALL=$${KILL9_SMALL:-1000} sh tests/dropin/kill9.sh
 
 compare: deps stage ## Size, memory and latency beside Debian's C library
 	@sh c-tests/compare/compare.sh
@@ -61,6 +61,9 @@ faults: deps stage ## 100 kills of the leader, 50 pauses, 50 partitions; 3 and 5
 
 mixed: deps stage ## Clusters of our nodes and C ones, the long form (MIXED_ROUNDS=, MIXED_SECONDS=, PEER_LIBRARY=)
 	@MIXED_ROUNDS=$${MIXED_ROUNDS:-5} MIXED_SECONDS=$${MIXED_SECONDS:-60} sh tests/dropin/mixed.sh
+
+go: deps stage ## The tests of go-dqlite 3, and of 2 as far as C 1.18 passes them (GO_SUITES=, GO_RACE=1, GO_PREFIX=)
+	@GO_SUITES="$${GO_SUITES:-3 2}" sh tests/dropin/go.sh
 
 failover: deps stage ## How long writes stop without a leader, beside C: half an hour (FAILOVER_ROUNDS=, FAILOVER_CASES=)
 	@sh tests/dropin/failover.sh

@@ -1,23 +1,26 @@
 /*
  * A host program: one dqlite node of a cluster, until SIGTERM or SIGINT.
  *
- *     member ID ADDRESS DIRECTORY [LATENCY_MS [SNAPSHOT_THRESHOLD SNAPSHOT_TRAILING]]
+ *     member ID ADDRESS DIRECTORY [LATENCY_MS [SNAPSHOT_THRESHOLD SNAPSHOT_TRAILING [lz4|raw]]]
  *
  * Zero leaves a setting at its default. Prints "ready" when the node serves clients. With another id than 1 the node
  * waits until a client adds it to a cluster. On the signal it hands leadership over and stops; exit code 0 if all
- * worked. Runs with our library and with C releases, of which Debian's 1.11 cannot hand over. With MEMBER_MANAGES_ROLES
- * in its environment the node gives the servers their roles while it leads, which Debian's 1.11 cannot do either.
+ * worked. Runs with our library and with C releases, of which Debian's 1.11 cannot hand over and compresses all
+ * snapshots. With MEMBER_MANAGES_ROLES in its environment the node gives the servers their roles while it leads, which
+ * Debian's 1.11 cannot do either.
  */
 #include <dqlite.h>
 
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 /* Null at run time where the library does not have them. */
 #pragma weak dqlite_node_handover
 #pragma weak dqlite_node_enable_role_management
+#pragma weak dqlite_node_set_snapshot_compression
 
 static int set(dqlite_node *node, int argc, char **argv)
 {
@@ -31,6 +34,8 @@ static int set(dqlite_node *node, int argc, char **argv)
         rc = dqlite_node_set_snapshot_params(node, threshold, trailing);
     if (rc == 0 && getenv("MEMBER_MANAGES_ROLES") != NULL && dqlite_node_enable_role_management != NULL)
         rc = dqlite_node_enable_role_management(node);
+    if (rc == 0 && argc > 7 && dqlite_node_set_snapshot_compression != NULL)
+        rc = dqlite_node_set_snapshot_compression(node, strcmp(argv[7], "lz4") == 0);
     return rc;
 }
 
@@ -40,7 +45,7 @@ int main(int argc, char **argv)
     sigset_t signals;
     int rc, received;
     if (argc < 4) {
-        fprintf(stderr, "usage: member ID ADDRESS DIRECTORY [LATENCY_MS [SNAPSHOT_THRESHOLD SNAPSHOT_TRAILING]]\n");
+        fprintf(stderr, "usage: member ID ADDRESS DIRECTORY [LATENCY_MS [SNAPSHOT_THRESHOLD SNAPSHOT_TRAILING [lz4|raw]]]\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);

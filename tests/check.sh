@@ -36,7 +36,7 @@ step() {
         PASSED=$((PASSED + 1))
         note passed "$took" "$name"
         # What a reader wants to see even when all is well.
-        grep -E '^(test result:|crash simulation: |sim: |kill9: |full_disk: |benchmark: [0-9]|cluster: [0-9]|faults: [0-9]|mixed: upgrade)' "$LOGS/$name.log"
+        grep -E '^(test result:|crash simulation: |sim: |kill9: |exchange: |full_disk: |disk_faults: |benchmark: [0-9]|cluster: [0-9]|faults: [0-9]|mixed: upgrade|go: v)' "$LOGS/$name.log"
         ;;
     77)
         SKIPPED=$((SKIPPED + 1))
@@ -63,13 +63,15 @@ step demo 120 sh c-tests/demo/demo.sh
 step dropin-demo 120 sh tests/dropin/demo.sh
 step dropin-benchmark 150 sh tests/dropin/benchmark.sh
 step dropin-python 100 sh tests/dropin/python.sh
+step dropin-go 400 sh tests/dropin/go.sh
 step dropin-exchange 200 sh tests/dropin/exchange.sh
 step dropin-recover 300 sh tests/dropin/recover.sh
 step dropin-cluster 200 sh tests/dropin/cluster.sh
 step dropin-faults 600 sh tests/dropin/faults.sh
 step dropin-full-disk 200 sh tests/dropin/full_disk.sh
+step dropin-disk-faults 100 sh tests/dropin/disk_faults.sh
 step dropin-mixed 400 sh tests/dropin/mixed.sh
-step kill9 300 sh tests/dropin/kill9.sh
+step kill9 400 sh tests/dropin/kill9.sh
 
 echo
 echo "Summary"

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what the build and the tests need: Debian's packages, if any is missing, and the Python client used by
-# tests/dropin/python.sh. Does nothing when all is there. The Rust toolchain is not installed here.
+# Installs what the build and the tests need: Debian's packages, if any is missing, the Python client used by
+# tests/dropin/python.sh, and go-dqlite with its tests. Does nothing when all is there. The toolchains of Rust and Go
+# are not installed here.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -67,5 +68,10 @@ install_python_client() {
     fi
 }
 
+download_go_modules() {
+    reason=$(sh tests/dropin/go_modules.sh) || echo "deps: $reason: the tests with Go will be skipped"
+}
+
 install_packages
 install_python_client
+download_go_modules

@@ -8,12 +8,30 @@ use dqlite::raft::{Configuration, Role, Server, ServerId};
 use dqlite::store::{AutoRecovery, Directory};
 use serde_json::Value;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_dqlite")).args(arguments).output().expect("the program runs")
+}
+
+fn fed(mut command: Command, typed: &str) -> Output {
+    let piped = || Stdio::piped();
+    let mut child = command.stdin(piped()).stdout(piped()).stderr(piped()).spawn().expect("it runs");
+    // It may end without reading.
+    let _ = child.stdin.take().unwrap().write_all(typed.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// The program on a terminal of its own, on which this is typed, and then the end of the input.
+fn run_on_a_terminal(arguments: &[&str], typed: &str) -> Output {
+    let words = [&[env!("CARGO_BIN_EXE_dqlite")], arguments].concat();
+    let quoted: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+    let mut script = Command::new("script");
+    script.args(["-qec", &quoted.join(" "), "/dev/null"]);
+    fed(script, typed)
 }
 
 fn code(output: &Output) -> i32 {
@@ -278,6 +296,49 @@ fn repair_changes_nothing_without_consent() {
     let (code, planned) = json(&["repair", &shown(&dir)]);
     assert_eq!((code, &planned["result"], &planned["last_index"]), (1, &"planned".into(), &21.into()));
     assert_eq!(image(dir.path()), before);
+}
+
+/// Directories that a command would change, and the command.
+fn to_be_consented(directory: &TempDir, command: &str) -> Vec<String> {
+    let path = shown(directory);
+    let words: &[&str] = match command {
+        "repair" => &["repair", &path],
+        _ => &["recover", "--from", &path, "--server", "1@a:1"],
+    };
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[test]
+fn only_yes_typed_on_a_terminal_is_consent() {
+    for command in ["repair", "recover"] {
+        let dir = match command {
+            "repair" => unpack("variant-open-middle-batch-corrupt"),
+            _ => directory(2),
+        };
+        let arguments = to_be_consented(&dir, command);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let before = image(dir.path());
+        for typed in ["", "\n", "n\n", "no\n", "y\n", "YES\n", "yes please\n", "\nyes\n"] {
+            let output = run_on_a_terminal(&arguments, typed);
+            assert_eq!(code(&output), 1, "{command}, {typed:?}: {}", text(&output));
+            assert!(text(&output).contains("Type yes: "), "{command}, {typed:?}: {}", text(&output));
+            assert!(text(&output).contains("Nothing was changed."), "{command}: {}", text(&output));
+            assert_eq!(image(dir.path()), before, "{command}, {typed:?}");
+        }
+        // Nobody is there to read the question.
+        for typed in ["", "yes\n"] {
+            let mut program = Command::new(env!("CARGO_BIN_EXE_dqlite"));
+            program.args(&arguments);
+            let output = fed(program, typed);
+            assert_eq!(code(&output), 1, "{command}, {typed:?}");
+            assert!(text(&output).contains("the same command with --yes"), "{}", text(&output));
+            assert_eq!(image(dir.path()), before, "{command}, {typed:?}");
+        }
+        let output = run_on_a_terminal(&arguments, "yes\n");
+        assert_eq!(code(&output), 0, "{command}: {}", text(&output));
+        assert!(text(&output).contains("Done"), "{command}: {}", text(&output));
+        assert_ne!(image(dir.path()), before, "{command}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! new id=1 threshold=4 trailing=2 strategy=dynamic     a server; every key but id has a default
+//!     memory=0                                             bytes of the log that may be in memory
 //! start term=2 vote=1 first=5                          what its disk holds; indented lines follow:
 //!   snapshot 4 t1 change@1 1@one/voter                   last index, term, configuration's index, servers
 //!   5 t2 command aa                                      one entry of the log: index, term, kind, content
@@ -29,6 +30,7 @@
 //! read 9 / transfer 9 2                                token, and to whom
 //! change 9 add 2 two / change 9 assign 2 voter / change 9 remove 2
 //! snapshot-sent 2 ok / snapshot-installed 7 ok         or failed
+//! entries-read 2                                       for whom; indented lines follow: one entry each
 //! status / log / deadline                              prints the server
 //! ```
 
@@ -37,7 +39,8 @@
 
 use bytes::Bytes;
 use dqlite::raft::message::{
-    AppendEntries, AppendEntriesResult, Features, InstallSnapshot, RequestVote, RequestVoteResult, TimeoutNow,
+    AppendEntries, AppendEntriesResult, Features, InstallSnapshot, RequestVote, RequestVoteResult,
+    SnapshotData, TimeoutNow,
 };
 use dqlite::raft::{
     Change, Configuration, Entry, EntryKind, Index, Input, Message, Options, Output, Outputs, Peer, Raft,
@@ -134,8 +137,10 @@ fn run_command(
         "status" => trace.push_str(&print_status(&server.raft)),
         "log" => {
             let first = server.raft.status().first_index.0;
-            for (index, entry) in (first..).zip(server.raft.entries_from(Index(0))) {
-                writeln!(trace, "{index} {}", print_entry(entry)).unwrap();
+            for index in first..=server.raft.status().last_index.0 {
+                let whole = server.raft.entry(Index(index)).map(print_entry);
+                let term = server.raft.term_at(Index(index)).unwrap();
+                writeln!(trace, "{index} {}", whole.unwrap_or_else(|| format!("t{term} on disk"))).unwrap();
             }
         }
         _ => {
@@ -172,6 +177,7 @@ fn parse_options(words: &[&str]) -> Result<Options, String> {
         snapshot_threshold: 1024,
         snapshot_trailing: 8192,
         trailing_strategy: TrailingStrategy::Static,
+        log_memory_bytes: usize::MAX,
     };
     for word in words {
         match word.split_once('=') {
@@ -180,6 +186,7 @@ fn parse_options(words: &[&str]) -> Result<Options, String> {
             Some(("heartbeat", value)) => options.heartbeat_timeout_ms = number(Some(&value))?,
             Some(("threshold", value)) => options.snapshot_threshold = number(Some(&value))?,
             Some(("trailing", value)) => options.snapshot_trailing = number(Some(&value))?,
+            Some(("memory", value)) => options.log_memory_bytes = number(Some(&value))? as usize,
             Some(("strategy", "dynamic")) => options.trailing_strategy = TrailingStrategy::Dynamic,
             _ => return Err(format!("unknown option {word:?}")),
         }
@@ -205,6 +212,7 @@ fn parse_input(words: &[&str], details: &[&str]) -> Result<Input, String> {
         "applied" => Input::Applied { index: index()? },
         "snapshot-taken" => Input::SnapshotTaken { index: index()?, size_bytes: number(words.get(2))? },
         "snapshot-failed" => Input::SnapshotFailed { index: index()? },
+        "retry-snapshot" => Input::RetrySnapshot,
         "from" => {
             let id = number(words.get(1))?;
             let from = Peer { id: ServerId(id), address: address_of(id) };
@@ -221,6 +229,9 @@ fn parse_input(words: &[&str], details: &[&str]) -> Result<Input, String> {
         "snapshot-sent" => {
             let ok = words.get(2) == Some(&"ok");
             Input::SnapshotSent { to: ServerId(number(words.get(1))?), ok }
+        }
+        "entries-read" => {
+            Input::EntriesRead { to: ServerId(number(words.get(1))?), entries: parse_entries(details)? }
         }
         "snapshot-installed" => Input::SnapshotInstalled { index: index()?, ok: words.get(2) == Some(&"ok") },
         unknown => return Err(format!("unknown command {unknown:?}")),
@@ -298,11 +309,7 @@ fn parse_message(from: ServerId, words: &[&str], details: &[&str]) -> Result<Mes
         "append" => {
             let (prev_index, prev_term) = parse_position(words.get(2))?;
             let leader_commit = Index(value("commit")?.unwrap_or(0));
-            let mut entries = Vec::new();
-            for detail in details {
-                let words: Vec<&str> = std::iter::once("0").chain(detail.split_whitespace()).collect();
-                entries.push(parse_entry(&words)?);
-            }
+            let entries = parse_entries(details)?;
             Message::AppendEntries(AppendEntries {
                 term,
                 prev_index,
@@ -326,7 +333,7 @@ fn parse_message(from: ServerId, words: &[&str], details: &[&str]) -> Result<Mes
                 last_term,
                 configuration_index: Index(number(configuration_index.as_ref())?),
                 configuration: parse_configuration(&words[4..])?,
-                data: Bytes::from_static(b"databases"),
+                data: SnapshotData::new(Bytes::from_static(b"databases")),
             })
         }
         "timeout-now" => {
@@ -335,6 +342,15 @@ fn parse_message(from: ServerId, words: &[&str], details: &[&str]) -> Result<Mes
         }
         unknown => return Err(format!("unknown message {unknown:?}")),
     })
+}
+
+/// Without their indexes.
+fn parse_entries(details: &[&str]) -> Result<Vec<Entry>, String> {
+    let entry = |detail: &&str| {
+        let words: Vec<&str> = std::iter::once("0").chain(detail.split_whitespace()).collect();
+        parse_entry(&words)
+    };
+    details.iter().map(entry).collect()
 }
 
 fn parse_start(words: &[&str], details: &[&str]) -> Result<Start, String> {
@@ -514,6 +530,7 @@ fn print_output(output: &Output) -> String {
             format!("to {to}{after}: {}", print_message(message))
         }
         Output::SendSnapshot { to, term, index, .. } => format!("to {to}: snapshot {index} in term {term}"),
+        Output::ReadEntries { to, first, last } => format!("read {first} to {last} for {to}"),
         Output::InstallSnapshot { snapshot, .. } => {
             let SnapshotPoint { index, term, configuration, configuration_index } = snapshot;
             let configuration = print_configuration(configuration);

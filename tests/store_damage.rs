@@ -84,6 +84,9 @@ impl Fs for Memory {
         self.0.lock().unwrap().insert(name(to), content);
         Ok(())
     }
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.0.lock().unwrap().remove(&name(path)).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }

@@ -339,6 +339,79 @@ fn damaged_directories_do_as_in_c_or_better() {
     }
 }
 
+/// What both C releases did, as recorded.
+fn observed_in_c(manifest: &Value) -> String {
+    let one = |release: &str| {
+        let observed = &manifest["observed"][release];
+        if let Some(signal) = observed["crash_signal"].as_u64() {
+            return format!("crashes with signal {signal}");
+        }
+        let last = &observed["last_index_after"];
+        match (observed["start_ok"].as_bool(), observed["leader"].as_bool()) {
+            (Some(true), Some(false)) => format!("starts without a log, and never leads ({last})"),
+            (Some(true), _) => format!("starts, log to {last}"),
+            _ => {
+                let message = observed["start_message"].as_str().unwrap();
+                quoted("refuses", message.split_once("err=").map_or(message, |(_, text)| text))
+            }
+        }
+    };
+    let (old, new) = (one("v1.11.1"), one("v1.18.6"));
+    if old == new { new } else { format!("1.11.1 {old}; 1.18.6 {new}") }
+}
+
+fn quoted(verb: &str, text: &str) -> String {
+    let text = text.trim_start_matches("raft_start(): ").trim_start_matches("raft_init(): ");
+    let text = text.trim_start_matches("io: ").trim_end_matches(':');
+    if text.is_empty() {
+        return format!("{verb} without a text");
+    }
+    let short: String = text.chars().take(70).collect();
+    format!("{verb}: `{short}{}`", if short.len() < text.len() { "..." } else { "" })
+}
+
+/// The rows of docs/data-directory.md.
+fn table_of_differences() -> Vec<String> {
+    let mut rows = vec![
+        "| directory | what is wrong | C 1.11.1 and 1.18.6 | here | why |".into(),
+        "|---|---|---|---|---|".into(),
+    ];
+    for (name, outcome) in VARIANTS {
+        let manifest = manifest(&format!("variant-{name}"));
+        let (in_c, what) = (observed_in_c(&manifest), manifest["description"].as_str().unwrap());
+        let here = match load(unpack(&format!("variant-{name}")).path()) {
+            Ok(loaded) => format!("starts, log to {}", loaded.next_index().0 - 1),
+            Err(error) => quoted("refuses", &error.to_string()),
+        };
+        let (here, why) = match outcome {
+            Same { .. } | SameRefusal => ("the same".into(), String::new()),
+            Better { why, .. } | Refused { why, .. } => (here, (*why).to_owned()),
+            Tidier { removed, .. } => {
+                (here, format!("a segment behind the gap is removed, which C may stumble over: {removed}"))
+            }
+        };
+        rows.push(format!("| {name} | {what} | {in_c} | {here} | {why} |"));
+    }
+    rows
+}
+
+#[test]
+fn the_documented_differences_are_the_real_ones() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/data-directory.md");
+    let document = fs::read_to_string(&path).unwrap();
+    let is_row = |line: &&str| line.starts_with("| ") || line.starts_with("|-");
+    let rows = table_of_differences();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let before = document.lines().take_while(|line| !is_row(line));
+        let after = document.lines().skip_while(|line| !is_row(line)).skip_while(is_row);
+        let lines: Vec<&str> = before.chain(rows.iter().map(String::as_str)).chain(after).collect();
+        fs::write(&path, lines.join("\n") + "\n").unwrap();
+        return;
+    }
+    let documented: Vec<&str> = document.lines().filter(is_row).collect();
+    assert_eq!(documented, rows, "UPDATE_DOCS=1 cargo test --test store_fixtures writes it again");
+}
+
 #[test]
 fn what_is_dropped_or_set_aside_is_reported() {
     for (name, note) in [

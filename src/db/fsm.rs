@@ -3,7 +3,7 @@
 
 use super::command::{self, Command, CommandError};
 use super::registry::Registry;
-use super::snapshot::{Snapshot, SnapshotError};
+use super::snapshot::Snapshot;
 use crate::vfs::{self, PageRef, page_from};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -15,9 +15,6 @@ pub enum Error {
     /// A committed command that we do not understand.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// A snapshot that we do not understand.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
     /// A session of an earlier leadership, about to be closed, still holds a lock or has something
     /// speculative. Nothing has changed: try again soon.
     #[error("database {database:?} is in use")]
@@ -70,11 +67,6 @@ impl Fsm {
     pub fn capture(&self) -> Snapshot {
         let live = self.registry.all().into_iter().filter(|d| !d.vfs.is_deleted());
         Snapshot { databases: live.map(|d| (d.name.clone(), d.vfs.capture())).collect() }
-    }
-
-    /// Makes the databases those of a snapshot: [`Fsm::replace`] after decoding it.
-    pub fn restore(&self, content: Bytes) -> Result<(), Error> {
-        self.replace(&Snapshot::decode(content)?)
     }
 
     /// Makes the databases those of a snapshot, all in one step: what is not in it is deleted.

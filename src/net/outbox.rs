@@ -3,17 +3,18 @@
 //!
 //! The last message that fits may be of any size, or a large one would never find an empty queue while small
 //! ones keep coming. Its payload is shared with the log anyway. A snapshot counts apart: there is at most
-//! one.
+//! one. It is read piece by piece while it is written, and whatever was queued behind it waits.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice, Read};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::config::{PEER_QUEUE_BYTES_MAX, PEER_QUEUE_MESSAGES_MAX, PEER_WRITE_PIECES};
+use crate::config::{PEER_QUEUE_BYTES_MAX, PEER_QUEUE_MESSAGES_MAX, PEER_WRITE_PIECES, SNAPSHOT_PIECE_SIZE};
+use crate::raft::message::SnapshotData;
 use crate::wire::raft::Encoded;
 
 /// Of a snapshot. Dropped when the snapshot was written, or never will be.
@@ -69,7 +70,7 @@ impl Outbox {
             return if first { Pushed::FirstDropped } else { Pushed::Dropped };
         }
         state.overflowing = false;
-        let charge = encoded.size();
+        let charge = encoded.size() as usize;
         self.put(&mut state, Parcel { encoded, charge, ticket: None });
         Pushed::Queued
     }
@@ -111,10 +112,12 @@ impl Outbox {
         }
     }
 
-    /// Moves everything to `writing`.
+    /// Moves everything to `writing`, which must be empty: but nothing that is behind a snapshot.
     pub fn take(&self, writing: &mut Writing) {
         let mut state = self.state.lock();
-        for parcel in state.parcels.drain(..) {
+        while writing.payload.is_none()
+            && let Some(parcel) = state.parcels.pop_front()
+        {
             writing.add(parcel);
         }
     }
@@ -154,10 +157,12 @@ struct Written {
 pub struct Writing {
     pieces: VecDeque<Bytes>,
     parcels: VecDeque<Remaining>,
+    /// What follows the pieces, as a part of the last message.
+    payload: Option<Payload>,
 }
 
 struct Remaining {
-    size: usize,
+    size: u64,
     charge: usize,
     /// 0 for the greeting, which does not count.
     count: usize,
@@ -167,8 +172,8 @@ struct Remaining {
 impl Writing {
     /// These bytes go first. They come from no queue.
     pub fn greeting(bytes: Bytes) -> Writing {
-        let greeting = Remaining { size: bytes.len(), charge: 0, count: 0, ticket: None };
-        Writing { pieces: VecDeque::from([bytes]), parcels: VecDeque::from([greeting]) }
+        let greeting = Remaining { size: bytes.len() as u64, charge: 0, count: 0, ticket: None };
+        Writing { pieces: VecDeque::from([bytes]), parcels: VecDeque::from([greeting]), payload: None }
     }
 
     fn add(&mut self, parcel: Parcel) {
@@ -176,11 +181,26 @@ impl Writing {
         self.parcels.push_back(Remaining { size: encoded.size(), charge, count: 1, ticket });
         self.pieces.push_back(encoded.head);
         self.pieces.extend(encoded.payloads);
+        self.payload = encoded.snapshot.map(Payload::new);
     }
 
     /// Whether all is written.
     pub fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
+        self.parcels.is_empty()
+    }
+
+    /// Gets more to write if there is nothing, by waiting for a blocking thread that reads it. After an error
+    /// the message that was begun cannot be ended.
+    pub async fn refill(&mut self) -> io::Result<()> {
+        if !self.pieces.is_empty() || self.is_empty() {
+            return Ok(());
+        }
+        let mut payload = self.payload.take().expect("a message without pieces has a payload to come");
+        let read = tokio::task::spawn_blocking(move || payload.next().map(|piece| (piece, payload)));
+        let (piece, payload) = read.await.map_err(io::Error::other)??;
+        self.pieces.push_back(piece);
+        self.payload = Some(payload).filter(|payload| payload.left > 0);
+        Ok(())
     }
 
     /// What to write next, in order.
@@ -207,7 +227,7 @@ impl Writing {
     /// Bytes of the first message have been written.
     fn count(&mut self, size: usize, written: &mut Written) {
         let parcel = self.parcels.front_mut().expect("pieces are parts of messages");
-        parcel.size -= size;
+        parcel.size -= size as u64;
         if parcel.size > 0 {
             return;
         }
@@ -218,6 +238,37 @@ impl Writing {
             ticket.sent();
         }
         self.parcels.pop_front();
+    }
+}
+
+/// A snapshot that is read while it is written.
+struct Payload {
+    data: SnapshotData,
+    /// There once the first piece was asked for.
+    source: Option<Box<dyn Read + Send>>,
+    left: u64,
+}
+
+impl Payload {
+    fn new(data: SnapshotData) -> Payload {
+        Payload { source: None, left: data.size(), data }
+    }
+
+    /// The next piece. Blocks. Whether the snapshot is sound may be known only at its end, so the last piece
+    /// is not given out before.
+    fn next(&mut self) -> io::Result<Bytes> {
+        let source = match &mut self.source {
+            Some(source) => source,
+            None => self.source.insert(self.data.open()?),
+        };
+        let size = self.left.min(SNAPSHOT_PIECE_SIZE as u64) as usize;
+        let mut piece = vec![0; size];
+        source.read_exact(&mut piece)?;
+        self.left -= size as u64;
+        if self.left == 0 && source.read(&mut [0])? > 0 {
+            return Err(io::Error::other("the snapshot is larger than it was"));
+        }
+        Ok(piece.into())
     }
 }
 

@@ -2,10 +2,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::raft::message::SnapshotSource;
 
 fn message(head: &'static [u8], payload: usize) -> Encoded {
     let payloads = if payload == 0 { vec![] } else { vec![Bytes::from(vec![b'.'; payload])] };
-    Encoded { head: Bytes::from_static(head), payloads }
+    Encoded { head: Bytes::from_static(head), payloads, snapshot: None }
+}
+
+fn snapshot(head: &'static [u8], size: usize) -> Encoded {
+    let data = SnapshotData::new(Bytes::from(vec![b'.'; size]));
+    Encoded { head: Bytes::from_static(head), payloads: Vec::new(), snapshot: Some(data) }
+}
+
+/// Writes as much as there is to be written, and returns how much that was.
+async fn write_all(writing: &mut Writing, outbox: &Outbox) -> usize {
+    writing.refill().await.unwrap();
+    let size = writing.slices().iter().map(|slice| slice.len()).sum();
+    writing.advance(size, outbox);
+    size
 }
 
 /// Counts what was sent in the low half, and what was dropped in the high one.
@@ -80,31 +94,90 @@ fn bytes_are_written_in_order_however_few_the_socket_takes() {
     }
 }
 
-#[test]
-fn a_snapshot_is_reported_when_its_last_byte_was_written_and_not_before() {
+#[tokio::test]
+async fn a_snapshot_is_reported_when_its_last_byte_was_written_and_not_before() {
     let (outbox, count) = (Outbox::default(), Arc::new(AtomicU32::new(0)));
     let counted = || count.load(Ordering::Relaxed);
     outbox.push(message(b"1", 0));
-    outbox.push_snapshot(message(b"2", PEER_QUEUE_BYTES_MAX), Box::new(Count(count.clone())));
-    assert_eq!(outbox.push(message(b"3", 0)), Pushed::Queued, "a snapshot counts apart");
+    let size = 3 * SNAPSHOT_PIECE_SIZE + 8;
+    outbox.push_snapshot(snapshot(b"2", size), Box::new(Count(count.clone())));
+    for _ in 0..16 {
+        assert_eq!(outbox.push(message(b"", 1 << 20)), Pushed::Queued, "a snapshot counts apart");
+    }
     let mut writing = Writing::default();
     outbox.take(&mut writing);
-    writing.advance(1 + PEER_QUEUE_BYTES_MAX, &outbox);
+    let mut written = 0;
+    while written < 2 + size - 8 {
+        assert_eq!(counted(), 0);
+        written += write_all(&mut writing, &outbox).await;
+        assert!(writing.slices().iter().map(|slice| slice.len()).sum::<usize>() <= SNAPSHOT_PIECE_SIZE);
+    }
+    writing.refill().await.unwrap();
+    writing.advance(7, &outbox);
     assert_eq!(counted(), 0);
     writing.advance(1, &outbox);
     assert_eq!(counted(), 1 | 1 << 16);
-    outbox.push_snapshot(message(b"2", 8), Box::new(Count(count.clone())));
+    assert!(writing.is_empty(), "what is behind a snapshot is not taken with it");
+    outbox.take(&mut writing);
+    assert!(!writing.is_empty());
+    outbox.push_snapshot(snapshot(b"2", 8), Box::new(Count(count.clone())));
     assert_eq!(counted(), 1 | 1 << 16, "there is room for another one");
+}
+
+/// Sound up to its end, which fails.
+struct Damaged(usize);
+
+impl SnapshotSource for Damaged {
+    fn size(&self) -> u64 {
+        self.0 as u64
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        struct End;
+        impl Read for End {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("checksum"))
+            }
+        }
+        Ok(Box::new(io::repeat(b'.').take(self.0 as u64).chain(End)))
+    }
+}
+
+#[tokio::test]
+async fn the_last_bytes_of_a_snapshot_that_turns_out_damaged_are_never_written() {
+    for size in [1, SNAPSHOT_PIECE_SIZE - 1, SNAPSHOT_PIECE_SIZE, SNAPSHOT_PIECE_SIZE + 1] {
+        let (outbox, count) = (Outbox::default(), Arc::new(AtomicU32::new(0)));
+        let encoded = Encoded { snapshot: Some(SnapshotData::new(Damaged(size))), ..message(b"2", 0) };
+        outbox.push_snapshot(encoded, Box::new(Count(count.clone())));
+        let mut writing = Writing::default();
+        outbox.take(&mut writing);
+        let mut written = 0;
+        let mut error = None;
+        // The head, and two pieces at most.
+        for _ in 0..4 {
+            match writing.refill().await {
+                Ok(()) => written += write_all(&mut writing, &outbox).await,
+                Err(e) => error = error.or(Some(e.to_string())),
+            }
+            if error.is_some() {
+                break;
+            }
+        }
+        assert_eq!(error.as_deref(), Some("checksum"));
+        assert!(written < 1 + size, "{written} of {size} bytes");
+        drop(writing);
+        assert_eq!(count.load(Ordering::Relaxed), 1 << 16, "dropped, not sent");
+    }
 }
 
 #[test]
 fn a_second_snapshot_is_dropped_while_the_first_one_waits() {
     let (outbox, count) = (Outbox::default(), Arc::new(AtomicU32::new(0)));
-    outbox.push_snapshot(message(b"1", 8), Box::new(Count(count.clone())));
+    outbox.push_snapshot(snapshot(b"1", 8), Box::new(Count(count.clone())));
     outbox.take(&mut Writing::default());
-    outbox.push_snapshot(message(b"1", 8), Box::new(Count(Arc::default())));
+    outbox.push_snapshot(snapshot(b"1", 8), Box::new(Count(Arc::default())));
     let second = Arc::new(AtomicU32::new(0));
-    outbox.push_snapshot(message(b"2", 8), Box::new(Count(second.clone())));
+    outbox.push_snapshot(snapshot(b"2", 8), Box::new(Count(second.clone())));
     assert_eq!(second.load(Ordering::Relaxed), 1 << 16, "dropped, not sent");
 }
 
@@ -115,7 +188,7 @@ fn everything_is_forgotten_when_the_connection_breaks() {
     outbox.push(message(b"1", 0));
     let mut writing = Writing::default();
     outbox.take(&mut writing);
-    outbox.push_snapshot(message(b"2", 8), Box::new(Count(count.clone())));
+    outbox.push_snapshot(snapshot(b"2", 8), Box::new(Count(count.clone())));
     assert!(outbox.clear());
     assert_eq!((outbox.bytes(), count.load(Ordering::Relaxed)), (0, 1 << 16));
 }

@@ -12,6 +12,10 @@
 //! a follower must not lose its leader for longer than a blip. The delay doubles while connections last less
 //! than its maximum, since a server that is not ready accepts and closes.
 //!
+//! One that the other server closed waits until that server is heard of again, or for the longest delay: it
+//! is stopping, and what stands before it (a proxy for TLS, an HTTP server that hands connections over) may
+//! still accept in its place. A process with go-dqlite dies of a panic then.
+//!
 //! Messages on one connection stay in order. What was written before a connection broke may be lost, and a
 //! broken one may still deliver after the next has begun: Raft allows for both.
 
@@ -24,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::debug;
 
@@ -78,6 +83,7 @@ struct Shared {
 struct Link {
     address: String,
     outbox: Arc<Outbox>,
+    heard: Arc<Notify>,
     task: JoinHandle<Infallible>,
     last_send: u64,
 }
@@ -112,6 +118,13 @@ impl Peers {
         self.link(to, address).outbox.push_snapshot(encoded, Box::new(ticket));
     }
 
+    /// Tells that a server has connected to us, or has sent something.
+    pub fn heard_of(&self, id: ServerId) {
+        if let Some(link) = self.links.get(&id) {
+            link.heard.notify_waiters();
+        }
+    }
+
     /// Ends the connections to all other servers.
     pub fn retain(&mut self, keep: impl Fn(ServerId) -> bool) {
         self.links.retain(|id, _| keep(*id));
@@ -128,10 +141,11 @@ impl Peers {
         }
         self.sends += 1;
         let link = self.links.entry(to).or_insert_with(|| {
-            let outbox = Arc::new(Outbox::default());
+            let (outbox, heard) = (Arc::new(Outbox::default()), Arc::new(Notify::new()));
             let (shared, address) = (self.shared.clone(), address.to_owned());
-            let task = Task { to, address: address.clone(), shared, outbox: outbox.clone() };
-            Link { address, outbox, task: self.runtime.spawn(task.run()), last_send: 0 }
+            let (task_outbox, task_heard) = (outbox.clone(), heard.clone());
+            let task = Task { to, address: address.clone(), shared, outbox: task_outbox, heard: task_heard };
+            Link { address, outbox, heard, task: self.runtime.spawn(task.run()), last_send: 0 }
         });
         link.last_send = self.sends;
         link
@@ -175,6 +189,8 @@ enum LinkError {
     Closed,
     #[error("the peer wrote on a connection on which it only reads")]
     Wrote,
+    #[error("the snapshot cannot be read: {0}")]
+    Snapshot(io::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -185,6 +201,8 @@ struct Task {
     address: String,
     shared: Arc<Shared>,
     outbox: Arc<Outbox>,
+    /// Told when the server is heard of.
+    heard: Arc<Notify>,
 }
 
 impl Task {
@@ -211,6 +229,9 @@ impl Task {
             }
             tokio::time::sleep(delay).await;
             delay = longest.min(delay * 2);
+            if matches!(error, LinkError::Closed) {
+                let _ = tokio::time::timeout(longest, self.heard.notified()).await;
+            }
         }
     }
 
@@ -232,6 +253,16 @@ impl Task {
                     error = &mut ended => return error,
                     () = self.outbox.ready() => self.outbox.take(&mut writing),
                 }
+            }
+            // A snapshot that turns out damaged must not end like a sound one: the connection ends instead.
+            let refilled = tokio::select! {
+                biased;
+                error = &mut ended => return error,
+                refilled = writing.refill() => refilled,
+            };
+            if let Err(error) = refilled {
+                tracing::warn!(to = %self.to, %error, "a snapshot cannot be sent");
+                return LinkError::Snapshot(error);
             }
             let slices = writing.slices();
             let sent = tokio::select! {

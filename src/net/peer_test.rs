@@ -6,12 +6,12 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
-use crate::config::PEER_QUEUE_BYTES_MAX;
+use crate::config::{PEER_QUEUE_BYTES_MAX, PEER_RECONNECT_MAX_MS};
 use crate::net::connect::Connector;
 use crate::net::framed::ReadBuffer;
 use crate::net::listen::{BoundSocket, Listener};
-use crate::net::receive::{Ended, receive};
-use crate::raft::message::{AppendEntries, TimeoutNow};
+use crate::net::receive::{Ended, Spool, Spools, receive};
+use crate::raft::message::{AppendEntries, SnapshotData, TimeoutNow};
 use crate::raft::types::{Entry, EntryKind, Index, Stamp, Term};
 
 const TWO: ServerId = ServerId(2);
@@ -47,7 +47,29 @@ fn snapshot(size: usize) -> InstallSnapshot {
         last_term: Term(1),
         configuration_index: Index(1),
         configuration: Default::default(),
-        data: vec![7; size].into(),
+        data: SnapshotData::new(Bytes::from(vec![7; size])),
+    }
+}
+
+/// Keeps snapshots in memory.
+struct Memory;
+
+impl Spools for Memory {
+    fn begin(&self, _: u64) -> io::Result<Box<dyn Spool>> {
+        Ok(Box::new(Received(Vec::new())))
+    }
+}
+
+struct Received(Vec<u8>);
+
+impl Spool for Received {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.extend(bytes);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<SnapshotData> {
+        Ok(SnapshotData::new(Bytes::from(self.0)))
     }
 }
 
@@ -104,7 +126,8 @@ impl Accepted {
     /// The next messages, and the stream closed behind them; fewer if it ends before.
     async fn receive(self, count: usize) -> (Vec<Message>, Ended) {
         let mut messages = Vec::new();
-        let ended = soon(receive(&self.stream, self.received, |message| {
+        let spools: Arc<dyn Spools> = Arc::new(Memory);
+        let ended = soon(receive(&self.stream, self.received, &spools, |message| {
             messages.push(message);
             let go_on = messages.len() < count;
             std::future::ready(if go_on { Ok(()) } else { Err(crate::net::receive::NotTaken) })
@@ -216,6 +239,20 @@ async fn a_peer_that_writes_is_cut_off() {
     assert!(matches!(ended, Ended::Closed | Ended::Failed(_)), "{ended}");
 }
 
+/// The next connection to a server that is heard of all the time.
+async fn accept_while_heard_of(peers: &Peers, other: &Other) -> Stream {
+    let heard = async {
+        loop {
+            peers.heard_of(TWO);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        stream = soon(other.listener.accept()) => stream,
+        () = heard => unreachable!("it has no end"),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_accepts_and_closes_is_asked_less_and_less_often() {
     let (mut peers, _events) = peers(Connect::Tcp);
@@ -223,10 +260,33 @@ async fn a_peer_that_accepts_and_closes_is_asked_less_and_less_often() {
     peers.send(TWO, &other.address, message(1));
     let start = Instant::now();
     for _ in 0..5 {
-        drop(soon(other.listener.accept()).await);
+        drop(accept_while_heard_of(&peers, &other).await);
     }
     // 20 + 40 + 80 + 160 ms lie between them.
     assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_closes_and_comes_back_is_connected_to_when_it_does() {
+    let (mut peers, mut events) = peers(Connect::Tcp);
+    let other = Other::new();
+    peers.send(TWO, &other.address, message(1));
+    drop(other.accept().await);
+    assert_eq!(soon(events.recv()).await, Some(PeerEvent::Unreachable { id: TWO }));
+    let start = Instant::now();
+    accept_while_heard_of(&peers, &other).await;
+    assert!(start.elapsed() < Duration::from_millis(PEER_RECONNECT_MAX_MS), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_closes_is_left_alone_for_a_while() {
+    let (mut peers, _events) = peers(Connect::Tcp);
+    let other = Other::new();
+    peers.send(TWO, &other.address, message(1));
+    drop(other.accept().await);
+    let start = Instant::now();
+    other.accept().await;
+    assert!(start.elapsed() >= Duration::from_millis(PEER_RECONNECT_MAX_MS - 10), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -241,7 +301,12 @@ async fn a_snapshot_goes_before_later_messages_and_is_reported_once() {
     let event = |ok| Some(PeerEvent::SnapshotSent { to: TWO, ok });
     assert_eq!(soon(events.recv()).await, event(false), "one at a time");
     let (received, _) = other.accept().await.receive(3).await;
-    assert!(received == [message(1), Message::InstallSnapshot(data), message(2)]);
+    assert!(received.len() == 3 && received[0] == message(1) && received[2] == message(2));
+    let Message::InstallSnapshot(snapshot) = &received[1] else { panic!("{received:?}") };
+    let mut content = Vec::new();
+    snapshot.data.open().unwrap().read_to_end(&mut content).unwrap();
+    assert!(content == vec![7; 20 * MIB]);
+    assert_eq!(InstallSnapshot { data: data.data.clone(), ..snapshot.clone() }, data);
     assert_eq!(soon(events.recv()).await, event(true));
 }
 

@@ -5,7 +5,7 @@ use super::driver::Inbound;
 use super::gateway::is_interrupt;
 use crate::db::Verdict;
 use crate::net::framed::{Fill, ReadBuffer};
-use crate::net::receive::{Ended, NotTaken, receive};
+use crate::net::receive::{Ended, NotTaken, Spools, receive};
 use crate::net::stream::Stream;
 use crate::raft::Peer;
 use crate::wire::frame::Header;
@@ -13,6 +13,7 @@ use crate::wire::handshake;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::io;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// The connection is over: the client left, the socket failed, or the stream cannot be followed.
@@ -132,9 +133,14 @@ impl Client {
     }
 
     /// Passes on the messages of another server, in order, until the connection ends.
-    pub async fn receive_messages(&self, peer: &Peer, inbound: &mpsc::Sender<Inbound>) -> Ended {
+    pub async fn receive_messages(
+        &self,
+        peer: &Peer,
+        inbound: &mpsc::Sender<Inbound>,
+        spools: &Arc<dyn Spools>,
+    ) -> Ended {
         let received = self.input.lock().buffer.take_rest();
-        receive(&self.stream, received, |message| async {
+        receive(&self.stream, received, spools, |message| async {
             inbound.send(Inbound::Message(peer.clone(), message)).await.map_err(|_| NotTaken)
         })
         .await

@@ -9,14 +9,14 @@ use crate::db::{self, Database, Fsm, Proposal, Refused, Registry, Snapshot};
 use crate::net::peer::{PeerEvent, Peers};
 use crate::raft::message::{InstallSnapshot, Message};
 use crate::raft::{
-    Change, EntryKind, Index, Input, Output, Outputs, Peer, Raft, Refusal, Seq, ServerId, SnapshotPoint,
-    Start, State, Term, Time, Token,
+    Change, Entry, EntryKind, Index, Input, Output, Outputs, Peer, Raft, Refusal, Seq, ServerId,
+    SnapshotData, SnapshotPoint, SnapshotSource, Start, State, Term, Time, Token,
 };
-use crate::store::{self, LoadedSnapshot, Store};
+use crate::store::{self, Spooled, Store, StoredSnapshot};
 use crate::vfs::TransactionId;
-use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -96,20 +96,50 @@ enum Waiting {
     Order(oneshot::Sender<Result<(), Refusal>>),
 }
 
-/// The content of a snapshot for a server that is far behind.
-struct SnapshotRead {
+/// A snapshot for a server that is far behind.
+struct SnapshotOpened {
     to: ServerId,
     address: String,
     term: Term,
-    content: Result<LoadedSnapshot, store::Error>,
+    content: Result<StoredSnapshot, store::Error>,
+}
+
+/// Old entries of the log for a server that lags.
+struct EntriesRead {
+    to: ServerId,
+    first: Index,
+    entries: Result<Vec<Entry>, store::Error>,
 }
 
 /// A snapshot of the leader's that is not yet in the databases.
 struct Installing {
     index: Index,
-    snapshot: Snapshot,
+    /// Its pages, once they are in memory; then the disk gets its turn.
+    snapshot: Option<Snapshot>,
     /// It is on disk.
     stored: bool,
+}
+
+/// What came of reading a snapshot that is to be installed.
+struct SnapshotRead {
+    point: SnapshotPoint,
+    content: Arc<Spooled>,
+    snapshot: Result<Snapshot, String>,
+}
+
+/// Reads until the node stops.
+struct WhileRunning<R> {
+    inner: R,
+    stopped: Arc<AtomicBool>,
+}
+
+impl<R: Read> Read for WhileRunning<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self.stopped.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("the node stops")),
+            false => self.inner.read(out),
+        }
+    }
 }
 
 /// Owns the consensus state of a running node.
@@ -135,16 +165,27 @@ pub struct Driver {
     /// As sessions were told.
     transferring: bool,
     installing: Option<Installing>,
-    snapshots: (mpsc::UnboundedSender<SnapshotRead>, mpsc::UnboundedReceiver<SnapshotRead>),
+    /// At most one for each server that is far behind, and one that is being installed.
+    snapshots: (mpsc::UnboundedSender<SnapshotEvent>, mpsc::UnboundedReceiver<SnapshotEvent>),
+    /// Told to the thread that reads a snapshot.
+    stopped: Arc<AtomicBool>,
+    reads: (mpsc::UnboundedSender<EntriesRead>, mpsc::UnboundedReceiver<EntriesRead>),
     /// Open connections of each other server to us.
     connections: HashMap<ServerId, usize>,
+}
+
+/// From the threads that read snapshots.
+enum SnapshotEvent {
+    Opened(SnapshotOpened),
+    Read(SnapshotRead),
 }
 
 /// Everything that can wake the Raft thread.
 enum Event {
     Store(store::Event),
     Peer(PeerEvent),
-    SnapshotRead(SnapshotRead),
+    Snapshot(SnapshotEvent),
+    EntriesRead(EntriesRead),
     Inbound(Inbound),
     Request(db::Request),
     Order(Order),
@@ -178,15 +219,19 @@ impl Driver {
             transferring: false,
             installing: None,
             snapshots: mpsc::unbounded_channel(),
+            reads: mpsc::unbounded_channel(),
+            stopped: Arc::default(),
             connections: HashMap::new(),
         }
     }
 
     /// Brings databases and core to the state found on disk. A sole voter leads when this returns.
-    pub fn start(&mut self, start: Start, content: Option<Bytes>) -> Result<(), Fault> {
+    pub fn start(&mut self, start: Start, snapshot: Option<Snapshot>) -> Result<(), Fault> {
         if let Some(point) = &start.snapshot {
-            let content = content.ok_or_else(|| Fault("snapshot without content".into()))?;
-            self.fsm.restore(content).map_err(|e| Fault(format!("restore snapshot {}: {e}", point.index)))?;
+            let snapshot = snapshot.ok_or_else(|| Fault("snapshot without content".into()))?;
+            self.fsm
+                .replace(&snapshot)
+                .map_err(|e| Fault(format!("restore snapshot {}: {e}", point.index)))?;
             (self.applied, self.committed, self.reported) = (point.index, point.index, point.index);
         }
         self.step(Input::Start(start))
@@ -212,6 +257,7 @@ impl Driver {
 
     /// Ends leadership and closes the log, so that the next start finds it whole.
     pub fn close(mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
         self.end_leadership();
         self.parts.registry.status.set_transferring(false);
         drop(self.parts.peers);
@@ -235,7 +281,8 @@ impl Driver {
             () = sleep(deadline) => Event::Deadline,
             Some(event) = parts.store_events.recv() => Event::Store(event),
             Some(event) = parts.peer_events.recv() => Event::Peer(event),
-            Some(read) = self.snapshots.1.recv() => Event::SnapshotRead(read),
+            Some(event) = self.snapshots.1.recv() => Event::Snapshot(event),
+            Some(read) = self.reads.1.recv() => Event::EntriesRead(read),
             Some(inbound) = parts.inbound.recv(), if disk_has_room => Event::Inbound(inbound),
             Some(order) = parts.orders.recv() => Event::Order(order),
             Some(request) = parts.requests.recv(), if disk_has_room && decided => Event::Request(request),
@@ -248,7 +295,9 @@ impl Driver {
             Event::Store(event) => self.on_store_event(event),
             Event::Peer(PeerEvent::Unreachable { id }) => self.step(Input::PeerUnreachable { id }),
             Event::Peer(PeerEvent::SnapshotSent { to, ok }) => self.step(Input::SnapshotSent { to, ok }),
-            Event::SnapshotRead(read) => self.on_snapshot_read(read),
+            Event::Snapshot(SnapshotEvent::Opened(opened)) => self.on_snapshot_opened(opened),
+            Event::Snapshot(SnapshotEvent::Read(read)) => self.on_snapshot_read(read),
+            Event::EntriesRead(read) => self.on_entries_read(read),
             Event::Inbound(inbound) => self.on_inbound(inbound),
             Event::Request(db::Request::Propose(proposal)) => self.propose(proposal),
             Event::Request(db::Request::Read { done }) => {
@@ -303,6 +352,7 @@ impl Driver {
                 tracing::warn!(%index, %error, "snapshot failed, the log keeps growing until one succeeds");
                 self.step(Input::SnapshotFailed { index })
             }
+            store::Event::SnapshotSpaceBack => self.step(Input::RetrySnapshot),
             store::Event::SnapshotInstalled { index } => {
                 if let Some(installing) = self.installing.as_mut().filter(|i| i.index == index) {
                     installing.stored = true;
@@ -321,9 +371,13 @@ impl Driver {
         match inbound {
             Inbound::Opened(id) => {
                 *self.connections.entry(id).or_default() += 1;
+                self.parts.peers.heard_of(id);
                 Ok(())
             }
-            Inbound::Message(from, message) => self.step(Input::Receive { from, message }),
+            Inbound::Message(from, message) => {
+                self.parts.peers.heard_of(from.id);
+                self.step(Input::Receive { from, message })
+            }
             Inbound::Closed(leader) => {
                 let Some(open) = self.connections.get_mut(&leader) else { return Ok(()) };
                 *open -= 1;
@@ -417,6 +471,11 @@ impl Driver {
                 self.parts.peers.send(to, &address, message)
             }
             Output::SendSnapshot { to, address, term, index } => self.send_snapshot(to, address, term, index),
+            Output::ReadEntries { to, first, last } => {
+                let reads = self.reads.0.clone();
+                let reply = move |entries| drop(reads.send(EntriesRead { to, first, entries }));
+                store.read_entries(first, last, Box::new(reply));
+            }
             Output::InstallSnapshot { snapshot, data } => return self.install(snapshot, data),
             Output::Accepted { token, first_index, term } => self.accept(token, first_index, term),
             Output::Commit { up_to } => {
@@ -518,35 +577,32 @@ impl Driver {
     fn take_snapshot(&mut self, point: SnapshotPoint) {
         assert_eq!(point.index, self.applied, "a snapshot is captured at the applied index");
         let content = Box::new(Content(self.fsm.capture()));
-        let (compression, trailing) = (self.compression(), self.parts.trailing);
+        let compression = store::Compression::when(self.parts.compression.load(Ordering::Relaxed));
+        let trailing = self.parts.trailing;
         self.parts.store.store_snapshot(store::SnapshotRequest { point, content, trailing, compression });
     }
 
-    fn compression(&self) -> store::Compression {
-        match self.parts.compression.load(Ordering::Relaxed) {
-            true => store::Compression::Lz4,
-            false => store::Compression::Off,
-        }
-    }
-
-    /// The snapshot thread reads the content.
+    /// The snapshot thread opens the file, and the task of the peer reads it.
     fn send_snapshot(&mut self, to: ServerId, address: String, term: Term, index: Index) {
         let snapshots = self.snapshots.0.clone();
-        let reply = move |content| drop(snapshots.send(SnapshotRead { to, address, term, content }));
-        self.parts.store.read_snapshot(index, Box::new(reply));
+        let reply = move |content| {
+            let opened = SnapshotOpened { to, address, term, content };
+            drop(snapshots.send(SnapshotEvent::Opened(opened)));
+        };
+        self.parts.store.open_snapshot(index, Box::new(reply));
     }
 
-    fn on_snapshot_read(&mut self, read: SnapshotRead) -> Result<(), Fault> {
-        let SnapshotRead { to, address, term, content } = read;
+    fn on_snapshot_opened(&mut self, opened: SnapshotOpened) -> Result<(), Fault> {
+        let SnapshotOpened { to, address, term, content } = opened;
         match content {
-            Ok(LoadedSnapshot { point, content }) => {
+            Ok(StoredSnapshot { point, content }) => {
                 let message = InstallSnapshot {
                     term,
                     last_index: point.index,
                     last_term: point.term,
                     configuration_index: point.configuration_index,
                     configuration: point.configuration,
-                    data: content,
+                    data: SnapshotData::new(content),
                 };
                 self.parts.peers.send_snapshot(to, &address, message);
                 Ok(())
@@ -558,25 +614,57 @@ impl Driver {
         }
     }
 
-    /// First the disk, then the databases: a crash in between restores them from the disk.
-    fn install(&mut self, point: SnapshotPoint, data: Bytes) -> Result<(), Fault> {
+    fn on_entries_read(&mut self, EntriesRead { to, first, entries }: EntriesRead) -> Result<(), Fault> {
+        let entries = entries.unwrap_or_else(|error| {
+            tracing::warn!(%to, %first, %error, "entries for a server that lags cannot be read");
+            Vec::new()
+        });
+        self.step(Input::EntriesRead { to, entries })
+    }
+
+    /// First a thread brings the pages into memory, and so knows that they are all there; then the disk, then
+    /// the databases: a crash in between restores them from the disk.
+    fn install(&mut self, point: SnapshotPoint, data: SnapshotData) -> Result<(), Fault> {
+        let content = data.downcast::<Spooled>();
+        let content = content.ok_or_else(|| Fault("a snapshot came from nowhere".into()))?;
+        self.installing = Some(Installing { index: point.index, snapshot: None, stored: false });
+        let (snapshots, stopped) = (self.snapshots.0.clone(), self.stopped.clone());
+        tokio::task::spawn_blocking(move || {
+            let read = || {
+                let inner = content.open().map_err(|e| e.to_string())?;
+                Snapshot::read_from(&mut WhileRunning { inner, stopped }).map_err(|e| e.to_string())
+            };
+            let snapshot = catch_unwind(AssertUnwindSafe(read));
+            let snapshot = snapshot.unwrap_or_else(|_| Err("the thread that read it panicked".into()));
+            drop(snapshots.send(SnapshotEvent::Read(SnapshotRead { point, content, snapshot })));
+        });
+        Ok(())
+    }
+
+    fn on_snapshot_read(&mut self, read: SnapshotRead) -> Result<(), Fault> {
+        let SnapshotRead { point, content, snapshot } = read;
         let index = point.index;
-        match Snapshot::decode(data.clone()) {
-            Ok(snapshot) => self.installing = Some(Installing { index, snapshot, stored: false }),
-            Err(error) => {
+        match (snapshot, &mut self.installing) {
+            (Ok(snapshot), Some(installing)) => {
+                installing.snapshot = Some(snapshot);
+                self.parts.store.install_snapshot(store::InstallRequest { point, content });
+                Ok(())
+            }
+            (Ok(_), None) => Ok(()),
+            (Err(error), _) => {
                 tracing::warn!(%index, %error, "the leader's snapshot cannot be read");
-                return self.step_once(Input::SnapshotInstalled { index, ok: false });
+                self.installing = None;
+                self.step(Input::SnapshotInstalled { index, ok: false })
             }
         }
-        let compression = self.compression();
-        self.parts.store.install_snapshot(store::InstallRequest { point, content: data, compression });
-        Ok(())
     }
 
     /// Brings the databases to the state of a snapshot that is on disk. Waits for sessions that still roll
     /// back.
     fn restore_installed(&mut self) -> Result<(), Fault> {
-        let Some(Installing { index, snapshot, stored: true }) = &self.installing else { return Ok(()) };
+        let Some(Installing { index, snapshot: Some(snapshot), stored: true }) = &self.installing else {
+            return Ok(());
+        };
         let index = *index;
         match self.fsm.replace(snapshot) {
             Ok(()) => {}

@@ -8,6 +8,7 @@ use super::driver::{Inbound, Order, OrderKind};
 use super::membership::Membership;
 use crate::config::{CLIENT_HEARTBEAT_TIMEOUT_MS, DUMP_CHUNK_PAGES, HELD_ROWS_SIZE_MAX};
 use crate::db::{self, ClientWatch, DatabaseConnection, Failure, Fill, Query, Registry, Verdict};
+use crate::net::receive::{Ended, Spools};
 use crate::raft::{Change, Peer, Refusal, Role, ServerId};
 use crate::wire::failure;
 use crate::wire::frame::Header;
@@ -32,6 +33,8 @@ pub struct Shared {
     pub orders: mpsc::Sender<Order>,
     /// The way of other servers' messages to it.
     pub inbound: mpsc::Sender<Inbound>,
+    /// Where the snapshots in them go.
+    pub spools: Arc<dyn Spools>,
 }
 
 /// Serves one client until it leaves, breaks the protocol, or the task is dropped.
@@ -365,8 +368,13 @@ impl Session {
         let peer = Peer { id: ServerId(server.id), address };
         let inbound = &self.shared.inbound;
         inbound.send(Inbound::Opened(peer.id)).await.map_err(|_| Closed)?;
-        let ended = self.client.receive_messages(&peer, inbound).await;
-        tracing::debug!(peer = %peer.id, %ended, "connection of another server ended");
+        let ended = self.client.receive_messages(&peer, inbound, &self.shared.spools).await;
+        match &ended {
+            Ended::NotStored { .. } => {
+                tracing::warn!(peer = %peer.id, %ended, "connection of another server ended")
+            }
+            _ => tracing::debug!(peer = %peer.id, %ended, "connection of another server ended"),
+        }
         let _ = inbound.send(Inbound::Closed(peer.id)).await;
         Err(Closed)
     }

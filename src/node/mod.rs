@@ -20,6 +20,7 @@ mod role_management;
 mod roles;
 mod running;
 mod settings;
+mod spools;
 
 pub use crate::raft::TrailingStrategy;
 pub use id::generate_node_id;
@@ -222,6 +223,12 @@ impl Node {
     /// Powers of two, 512 ..= 256 KiB, else `Failed`.
     pub fn set_block_size(&self, size: usize) -> Result<(), Error> {
         self.before_start(|settings| settings.set_block_size(size))
+    }
+
+    /// 8 KiB ..= 8 MiB, else misuse. Small segments make a log of many files, which is good for tests only;
+    /// the C API has no such function. Directories stay readable for every release, whatever the size.
+    pub fn set_segment_size(&self, size: usize) -> Result<(), Error> {
+        self.before_start(|settings| settings.set_segment_size(size))
     }
 
     /// Any time.

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! dqlite/raft      Driver: consensus, apply, publish
-//! dqlite/disk      log and metadata            dqlite/snap     snapshot files      (both owned by the store)
+//! dqlite/disk      log and metadata            dqlite/snap     snapshot files      (two of the store's four)
 //! dqlite/client-N  accepting and sessions, including SQL
+//! dqlite/restore   brings a leader's snapshot into memory, while there is one
 //! ```
 
 use super::client::Client;
@@ -15,9 +16,10 @@ use super::membership::Membership;
 use super::poll::Poller;
 use super::role_management::RoleManagement;
 use super::settings::Settings;
+use super::spools::Spools;
 use super::{Error, Node};
 use crate::config;
-use crate::db::{self, Registry};
+use crate::db::{self, Registry, Snapshot};
 use crate::net::connect::Connect;
 use crate::net::listen::{BoundSocket, Listener};
 use crate::net::peer::{PeerEvent, Peers};
@@ -61,18 +63,18 @@ impl Running {
             let _inside = clients.enter();
             socket.listen().map_err(|e| Error::failed(format!("cannot listen: {e}")))?
         };
-        let loaded = directory.load(settings.auto_recovery)?;
+        let registry = Arc::new(Registry::new(node.vfs.clone(), node.status.clone()));
+        let loaded = directory.load_with(settings.auto_recovery, |content| {
+            Snapshot::read_from(content).map_err(|error| error.to_string())
+        })?;
         for note in &loaded.notes {
             tracing::warn!(note, "data directory repaired");
         }
-        let registry = Arc::new(Registry::new(node.vfs.clone(), node.status.clone()));
         let membership = Arc::new(Membership::new(node.id));
         let fence = Arc::new(Fence::default());
         let (requests, requests_in) = mpsc::channel(config::PROPOSALS_MAX);
         let (orders, orders_in) = mpsc::channel(config::ORDERS_MAX);
         let (inbound, inbound_in) = mpsc::channel(config::INBOUND_MESSAGES_MAX);
-        let shared =
-            Shared { registry: registry.clone(), membership: membership.clone(), requests, orders, inbound };
         let (peer_reports, peer_events) = mpsc::unbounded_channel();
         // Reports to a Raft thread that has ended are of no interest.
         let report = Arc::new(move |event| {
@@ -82,7 +84,7 @@ impl Running {
         let peers = Peers::new(&own, connect.clone(), clients.handle().clone(), report);
         let wiring = Wiring {
             registry: registry.clone(),
-            membership,
+            membership: membership.clone(),
             fence: fence.clone(),
             peers,
             peer_events,
@@ -90,7 +92,9 @@ impl Running {
             orders: orders_in,
             inbound: inbound_in,
         };
-        let (raft, stop_raft) = start_raft(node, settings, directory, loaded, wiring)?;
+        let (raft, stop_raft, spools) = start_raft(node, settings, directory, loaded, wiring)?;
+        let spools = Arc::new(Spools::new(spools, node.compression.clone()));
+        let shared = Shared { registry: registry.clone(), membership, requests, orders, inbound, spools };
         let (stop_accepting, stopped) = oneshot::channel();
         let handover = manage_roles(node, &clients, connect.one_at_a_time(), shared.clone());
         let accepting = clients.spawn(accept_clients(listener, shared, stopped));
@@ -165,13 +169,15 @@ fn start_raft(
     node: &Node,
     settings: &Settings,
     directory: LockedDirectory,
-    loaded: Loaded,
+    loaded: Loaded<Snapshot>,
     wiring: Wiring,
-) -> Result<(JoinHandle<()>, oneshot::Sender<()>), Error> {
+) -> Result<(JoinHandle<()>, oneshot::Sender<()>, store::Spools), Error> {
     let (events, store_events) = mpsc::unbounded_channel();
     // The Raft thread outlives the disk threads, except after a fault, when nobody listens any more.
     let report = Box::new(move |event: store::Event| drop(events.send(event)));
-    let store = Store::start(directory, &loaded, store::Options::default(), report)?;
+    let options = store::Options { segment_size: settings.segment_size };
+    let store = Store::start(directory, &loaded, options, report)?;
+    let spools = store.spools();
     let core = Raft::new(core_options(node, settings), seed());
     let fence = wiring.fence.clone();
     let (stop_raft, stop) = oneshot::channel();
@@ -200,7 +206,7 @@ fn start_raft(
     });
     let thread = thread.map_err(|e| Error::failed(format!("cannot start the raft thread: {e}")))?;
     match started.blocking_recv() {
-        Ok(Ok(())) => Ok((thread, stop_raft)),
+        Ok(Ok(())) => Ok((thread, stop_raft, spools)),
         Ok(Err(error)) => {
             let _ = thread.join();
             Err(error)
@@ -212,14 +218,15 @@ fn start_raft(
     }
 }
 
-fn raft_thread(parts: Parts, loaded: Loaded, ready: oneshot::Sender<Result<(), Error>>) {
-    let runtime = match runtime::Builder::new_current_thread().enable_time().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let _ = ready.send(Err(Error::failed(format!("cannot start the raft thread: {error}"))));
-            return;
-        }
-    };
+fn raft_thread(parts: Parts, loaded: Loaded<Snapshot>, ready: oneshot::Sender<Result<(), Error>>) {
+    let runtime =
+        match runtime::Builder::new_current_thread().enable_time().thread_name("dqlite/restore").build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = ready.send(Err(Error::failed(format!("cannot start the raft thread: {error}"))));
+                return;
+            }
+        };
     let mut driver = Driver::new(parts);
     let (snapshot, content) = loaded.snapshot.map(|s| (s.point, s.content)).unzip();
     let start = Start {
@@ -255,6 +262,7 @@ fn core_options(node: &Node, settings: &Settings) -> Options {
         snapshot_threshold: settings.snapshot_threshold,
         snapshot_trailing: settings.snapshot_trailing,
         trailing_strategy: settings.trailing_strategy,
+        log_memory_bytes: config::LOG_MEMORY_BYTES,
     }
 }
 

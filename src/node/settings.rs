@@ -19,6 +19,8 @@ pub struct Settings {
     pub trailing_strategy: TrailingStrategy,
     /// Worker threads of the client runtime.
     pub client_threads: u32,
+    /// Size of an open segment in bytes.
+    pub segment_size: usize,
     /// Whether start may set damaged segments aside.
     pub auto_recovery: AutoRecovery,
 }
@@ -32,6 +34,7 @@ impl Default for Settings {
             snapshot_trailing: config::SNAPSHOT_TRAILING,
             trailing_strategy: TrailingStrategy::Static,
             client_threads: config::CLIENT_THREADS_DEFAULT,
+            segment_size: config::SEGMENT_SIZE,
             auto_recovery: AutoRecovery::On,
         }
     }
@@ -82,6 +85,17 @@ impl Settings {
         }
         Ok(())
     }
+
+    /// Nothing changes on an error.
+    pub fn set_segment_size(&mut self, size: usize) -> Result<(), Error> {
+        let range = config::SEGMENT_SIZE_MIN..=config::SEGMENT_SIZE;
+        if !range.contains(&size) {
+            let (min, max) = range.into_inner();
+            return Err(Error::misuse(format!("segment size {size} is out of range: use {min} to {max}")));
+        }
+        self.segment_size = size;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -122,5 +136,16 @@ mod tests {
         for bad in [0, 1, 256, 513, 4095, 512 << 10] {
             assert_eq!(settings.set_block_size(bad).unwrap_err().kind, ErrorKind::Failed);
         }
+    }
+
+    #[test]
+    fn segments_have_at_most_their_usual_size_and_room_for_a_page() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.segment_size, 8 << 20);
+        for bad in [0, 8191, (8 << 20) + 1] {
+            assert_eq!(settings.set_segment_size(bad).unwrap_err().kind, ErrorKind::Misuse);
+        }
+        settings.set_segment_size(8192).unwrap();
+        assert_eq!(settings.segment_size, 8192);
     }
 }

@@ -2,7 +2,7 @@
 //! sense; what a peer sends never ends here.
 
 use super::configuration::ConfigurationError;
-use super::types::{Index, Seq, Term, Time};
+use super::types::{Index, Seq, ServerId, Term, Time};
 
 /// An input that must not occur. The server is as it was before, and nothing was put out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +114,12 @@ pub enum StepError {
     UnknownSnapshot {
         /// Its index.
         index: Index,
+    },
+    /// Entries were read that were not asked for.
+    #[error("no entries were to be read for server {to}")]
+    UnknownRead {
+        /// For whom they were reported.
+        to: ServerId,
     },
     /// A snapshot was reported installed that was not to be installed.
     #[error("no snapshot at index {index} is being installed")]

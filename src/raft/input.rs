@@ -139,6 +139,8 @@ pub enum Input {
         /// Its index.
         index: Index,
     },
+    /// What made the last snapshot fail is over: the core need not wait for more entries.
+    RetrySnapshot,
     /// Complete once everything committed when this was asked is applied, and this server was certainly the
     /// leader at some moment since: a query may then read (dissertation 6.4).
     Read {
@@ -165,6 +167,15 @@ pub enum Input {
         to: ServerId,
         /// Whether all of it left this host.
         ok: bool,
+    },
+    /// The answer to [`Output::ReadEntries`](super::Output::ReadEntries), given once to each, whatever
+    /// happened since.
+    EntriesRead {
+        /// For whom.
+        to: ServerId,
+        /// The entries from the first one on that was asked for, no more than were asked for; none if they
+        /// could not be read.
+        entries: Vec<Entry>,
     },
     /// The snapshot of [`Output::InstallSnapshot`](super::Output::InstallSnapshot) is durable and all
     /// databases are in its state; or nothing has changed.

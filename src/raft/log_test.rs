@@ -112,3 +112,66 @@ fn a_snapshot_takes_the_place_of_dropped_entries() {
 fn a_snapshot_that_disagrees_with_the_log_is_a_bug() {
     log(&[1, 1]).set_snapshot(Index(2), Term(2));
 }
+
+/// Memory of so many entries of this file.
+fn memory_of(count: usize) -> usize {
+    count * (size_of::<Entry>() + 8)
+}
+
+#[test]
+fn the_oldest_entries_are_evicted_as_far_as_the_bound_asks_for_and_no_further_than_is_allowed() {
+    let mut log = log(&[1, 1, 2, 2, 3]);
+    log.evict(Index(5), memory_of(5));
+    assert_eq!(log.first_whole(), Index(1), "everything fits");
+    log.evict(Index(5), memory_of(3) + 1);
+    assert_eq!(log.first_whole(), Index(3));
+    log.evict(Index(3), 0);
+    assert_eq!(log.first_whole(), Index(4), "entry 4 must stay");
+    assert!(log.is_evicted(Index(3)) && !log.is_evicted(Index(4)) && !log.is_evicted(Index(6)));
+    assert_eq!((log.get(Index(3)), log.get(Index(4))), (None, Some(&entry(2))));
+    assert_eq!(terms(&log, 0), [2, 3]);
+}
+
+#[test]
+fn of_an_evicted_entry_index_term_kind_and_size_stay_known() {
+    assert_eq!(size_of::<Header>(), 16);
+    let mut log = log(&[1, 1, 2]);
+    log.evict(Index(2), 0);
+    assert_eq!((log.first_index(), log.last_index(), log.last_term()), (Index(1), Index(3), Term(2)));
+    assert_eq!(log.term_at(Index(2)), Some(Term(1)));
+    assert_eq!(log.payload_sizes().collect::<Vec<_>>(), [8, 8, 8]);
+    assert!(log.has(Index(1), &[entry(1), entry(1), entry(2)]));
+    assert!(!log.has(Index(2), &[entry(2)]), "another term");
+    assert!(!log.has(Index(2), &[Entry { payload: Bytes::new(), ..entry(1) }]), "another size");
+    assert!(!log.has(Index(2), &[Entry { kind: EntryKind::Barrier, ..entry(1) }]), "another kind");
+    assert!(!log.has(Index(3), &[entry(2), entry(2)]), "more than there are");
+    assert!(!log.has(Index(0), &[entry(1)]));
+}
+
+#[test]
+fn memory_is_counted_through_appends_truncations_evictions_and_drops() {
+    let mut log = compacted();
+    log.evict(Index(3), 0);
+    log.append([entry(3), entry(3)]);
+    assert_eq!(log.entries_size, memory_of(5));
+    log.truncate_from(Index(7));
+    assert_eq!(log.entries_size, memory_of(3));
+    log.truncate_from(Index(7));
+    log.drop_through(Index(3));
+    assert_eq!((log.first_index(), log.entries_size), (Index(4), memory_of(3)));
+    log.drop_through(Index(4));
+    assert_eq!((log.first_whole(), log.entries_size), (Index(5), memory_of(2)));
+    log.evict(Index(6), 0);
+    log.drop_through(Index(4));
+    assert_eq!((log.first_index(), log.first_whole(), log.entries_size), (Index(5), Index(7), 0));
+    log.append([entry(3)]);
+    assert_eq!((log.last_index(), terms(&log, 0)), (Index(7), vec![3]));
+}
+
+#[test]
+#[should_panic(expected = "only whole entries are removed")]
+fn truncating_what_has_left_memory_is_a_bug() {
+    let mut log = log(&[1, 1]);
+    log.evict(Index(2), 0);
+    log.truncate_from(Index(2));
+}

@@ -16,6 +16,10 @@
 use super::configuration::Configuration;
 use super::types::{Entry, Index, ServerId, Stamp, Term};
 use bytes::Bytes;
+use std::any::Any;
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::Arc;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,7 +135,68 @@ pub struct InstallSnapshot {
     /// The last configuration committed at `last_index`.
     pub configuration: Configuration,
     /// All databases, opaque to the core.
-    pub data: Bytes,
+    pub data: SnapshotData,
+}
+
+/// Where the databases in a snapshot are: mostly a file. The core passes it on and never looks inside.
+#[derive(Clone)]
+pub struct SnapshotData(Arc<dyn SnapshotSource>);
+
+/// What [`SnapshotData`] stands for.
+pub trait SnapshotSource: Any + Send + Sync {
+    /// Bytes in all, not compressed.
+    fn size(&self) -> u64;
+    /// The bytes from the first one on. The end comes after [`size`](SnapshotSource::size) of them, and only
+    /// if they are sound as far as can be told; else there is an error.
+    fn open(&self) -> io::Result<Box<dyn Read + Send>>;
+}
+
+impl SnapshotData {
+    /// Stands for this.
+    pub fn new(source: impl SnapshotSource) -> SnapshotData {
+        SnapshotData(Arc::new(source))
+    }
+
+    /// See [`SnapshotSource::size`].
+    pub fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    /// See [`SnapshotSource::open`].
+    pub fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        self.0.open()
+    }
+
+    /// What it stands for, if that is of this type.
+    pub fn downcast<T: SnapshotSource>(self) -> Option<Arc<T>> {
+        let source: Arc<dyn Any + Send + Sync> = self.0;
+        source.downcast().ok()
+    }
+}
+
+impl SnapshotSource for Bytes {
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(io::Cursor::new(self.clone())))
+    }
+}
+
+/// Equal if it is the same, or empty: others may be of the same content, but nothing is read to find out.
+impl PartialEq for SnapshotData {
+    fn eq(&self, other: &SnapshotData) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || (self.size(), other.size()) == (0, 0)
+    }
+}
+
+impl Eq for SnapshotData {}
+
+impl fmt::Debug for SnapshotData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.size())
+    }
 }
 
 /// Asks a follower to campaign at once (dissertation 3.10).

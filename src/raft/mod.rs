@@ -12,7 +12,8 @@
 //! * **A configuration is in force once appended** and given up when truncated (dissertation 4.1).
 //!
 //! Elections are in `election`, the follower's side of replication in `follower`, the leader's in
-//! `replication` and `progress`, changes of the configuration in `membership`, reads in [`lease`].
+//! `replication`, `read_back` and `progress`, changes of the configuration in `membership`, reads in
+//! [`lease`].
 
 mod barrier;
 mod commit;
@@ -33,6 +34,7 @@ pub mod output;
 mod persistence;
 mod planted;
 mod progress;
+mod read_back;
 mod replication;
 mod rng;
 mod snapshot;
@@ -42,7 +44,7 @@ pub mod types;
 pub use configuration::{Configuration, ConfigurationError, Server};
 pub use error::StepError;
 pub use input::{Change, Input, Peer, SnapshotPoint, Start};
-pub use message::Message;
+pub use message::{Message, SnapshotData, SnapshotSource};
 pub use options::{Options, TrailingStrategy};
 pub use output::{Output, Outputs, Refusal, State};
 #[doc(hidden)]
@@ -58,7 +60,7 @@ use membership::Transfer;
 use persistence::Persistence;
 use rng::Rng;
 use snapshot::SnapshotSchedule;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One server.
 #[derive(Debug, Clone)]
@@ -85,6 +87,8 @@ pub struct Raft {
     commit_index: Index,
     applied_index: Index,
     snapshots: SnapshotSchedule,
+    /// For whom entries are being read back, and from where on. Outlives the leadership, as the answer does.
+    reading: BTreeMap<ServerId, Index>,
     installation: Option<Installation>,
     /// The disk was full, and is tried again then.
     full_until: Option<Time>,
@@ -127,7 +131,7 @@ pub struct Status<'a> {
     pub applied_index: Index,
     /// Last index of the newest snapshot; 0 without one.
     pub snapshot_index: Index,
-    /// Oldest index the log in memory holds; one past the last if it holds none.
+    /// Oldest index of the log; one past the last if it holds nothing.
     pub first_index: Index,
     /// The configuration in force, committed or not. Without servers if there is none.
     pub configuration: &'a Configuration,
@@ -157,6 +161,7 @@ impl Raft {
             commit_index: Index(0),
             applied_index: Index(0),
             snapshots: SnapshotSchedule::default(),
+            reading: BTreeMap::new(),
             installation: None,
             full_until: None,
             next_installation: None,
@@ -175,6 +180,7 @@ impl Raft {
         if result.is_err() {
             self.now = before;
         }
+        self.evict();
         self.check_invariants();
         result
     }
@@ -198,7 +204,9 @@ impl Raft {
             Input::Applied { index } => self.applied(index, out)?,
             Input::SnapshotTaken { index, size_bytes } => self.snapshot_taken(index, size_bytes, out)?,
             Input::SnapshotFailed { index } => self.snapshot_failed(index, out)?,
+            Input::RetrySnapshot => self.retry_snapshot(out),
             Input::SnapshotSent { to, ok } => self.snapshot_sent(to, ok),
+            Input::EntriesRead { to, entries } => self.entries_read(to, entries, out)?,
             Input::SnapshotInstalled { index, ok } => self.snapshot_installed(index, ok, out)?,
         }
         Ok(())
@@ -271,7 +279,12 @@ impl Raft {
         }
     }
 
-    /// The entry at `index`, if it is in memory. Entries that are committed and not applied always are.
+    /// Term of the entry at `index`, if it is in the log or the last one of the snapshot.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// The entry at `index`, if it is in memory. Entries that are not applied always are.
     pub fn entry(&self, index: Index) -> Option<&Entry> {
         self.log.get(index)
     }

@@ -15,6 +15,7 @@ fn options() -> Options {
         snapshot_threshold: 4,
         snapshot_trailing: 6,
         trailing_strategy: TrailingStrategy::Static,
+        log_memory_bytes: 0,
     }
 }
 
@@ -258,7 +259,7 @@ fn any_message() -> impl Strategy<Value = Message> {
                 last_term,
                 configuration_index,
                 configuration,
-                data: Bytes::new(),
+                data: SnapshotData::new(Bytes::new()),
             })
         },
     );
@@ -560,6 +561,7 @@ impl Machine {
                 | Output::Truncate { .. }
                 | Output::Send { .. }
                 | Output::SendSnapshot { .. }
+                | Output::ReadEntries { .. }
                 | Output::InstallSnapshot { .. } => panic!("a sole voter needs no {output:?}"),
             }
         }

@@ -30,6 +30,8 @@ pub struct Options {
     pub snapshot_trailing: u64,
     /// Whether fewer than that may be kept.
     pub trailing_strategy: TrailingStrategy,
+    /// Memory for entries that are applied and on disk; beyond it the oldest are read back when needed.
+    pub log_memory_bytes: usize,
 }
 
 impl Options {

@@ -10,9 +10,8 @@
 
 use super::configuration::Configuration;
 use super::input::SnapshotPoint;
-use super::message::Message;
+use super::message::{Message, SnapshotData};
 use super::types::{Entry, Index, Role, Seq, ServerId, Term, Token};
-use bytes::Bytes;
 
 /// What one or several steps want done, oldest first.
 pub type Outputs = Vec<Output>;
@@ -124,6 +123,17 @@ pub enum Output {
         /// Last index of the snapshot, the newest one.
         index: Index,
     },
+    /// Read entries of the log on disk, then report `EntriesRead`: as many as fit in one message, at least
+    /// one. All of them are committed, and durable unless the disk has dropped them behind a snapshot since.
+    /// There is at most one of these for a server at a time.
+    ReadEntries {
+        /// For whom.
+        to: ServerId,
+        /// Index of the first.
+        first: Index,
+        /// Index of the last one that can be had this way.
+        last: Index,
+    },
     /// Carry out all earlier disk requests, then replace snapshot, log and databases by this, durably and as
     /// one step, then report `SnapshotInstalled`. The log is empty afterwards and continues behind the
     /// snapshot. No `Append`, `Truncate` or `TakeSnapshot` is asked for in the meantime.
@@ -131,7 +141,7 @@ pub enum Output {
         /// What the snapshot contains.
         snapshot: SnapshotPoint,
         /// The databases, as in the message.
-        data: Bytes,
+        data: SnapshotData,
     },
     /// The proposal was appended in memory at these positions; `Complete` follows later.
     Accepted {

@@ -90,6 +90,14 @@ bugs! {
     InstallOlderSnapshot,
     /// Entries are appended while a snapshot is installed.
     AppendDuringInstallation,
+    /// An entry leaves memory before it is applied.
+    EvictBeforeApplied,
+    /// An entry leaves memory before it is durable.
+    EvictBeforeDurable,
+    /// Entries that were read back are sent whatever happened meanwhile, also to the leadership.
+    ReadBackOutlivesLeadership,
+    /// Entries that were read back are not compared with the log.
+    ReadBackNotCompared,
     /// A read is answered by whoever believes to lead (C).
     ReadWithoutRound,
     /// A read is confirmed by one answer less than a quorum (async-raft).

@@ -16,8 +16,10 @@
 //! that is busy for long, or whose disk is full, gets snapshots at most half of the time.
 
 use super::log::INDEX_MAX;
-use super::types::{Index, Stamp, Time};
-use crate::config::{INFLIGHT_BYTES_MAX, INFLIGHT_MESSAGES_MAX, INSTALL_SNAPSHOT_TIMEOUT_MS};
+use super::types::{Entry, Index, Stamp, Time};
+use crate::config::{
+    INFLIGHT_BYTES_MAX, INFLIGHT_MESSAGES_MAX, INSTALL_SNAPSHOT_TIMEOUT_MS, READ_BACK_ATTEMPTS_MAX,
+};
 use std::collections::VecDeque;
 
 /// Answers that a probe waits for before a marker is sent.
@@ -83,6 +85,11 @@ pub struct Progress {
     probe_end: Option<Index>,
     /// When it may get a snapshot again.
     next_snapshot: Time,
+    /// Entries that were read back from the disk, from `next` on.
+    fetched: Vec<Entry>,
+    /// How often in a row that was in vain, and when to try again.
+    failed_reads: u32,
+    next_read: Time,
     inflight: VecDeque<Inflight>,
     inflight_size: usize,
 }
@@ -104,6 +111,9 @@ impl Progress {
             answers_until_probe: 1,
             probe_end: None,
             next_snapshot: Time(0),
+            fetched: Vec::new(),
+            failed_reads: 0,
+            next_read: Time(0),
             inflight: VecDeque::new(),
             inflight_size: 0,
         }
@@ -168,7 +178,7 @@ impl Progress {
             Mode::Probe { .. } => self.probe_until(last),
             Mode::Pipeline if size > 0 => {
                 assert!(last >= self.next, "sent up to {last} again, next is {}", self.next);
-                self.next = last.next();
+                self.move_to(last.next());
                 self.inflight.push_back(Inflight { last, size });
                 self.inflight_size += size;
             }
@@ -189,6 +199,8 @@ impl Progress {
 
     /// A snapshot at `index` is about to be sent.
     pub fn send_snapshot(&mut self, now: Time, index: Index) {
+        self.forget_fetched();
+        self.failed_reads = 0;
         self.set_mode(Mode::Snapshot { index, since: now, answers_until_behind: None });
     }
 
@@ -243,7 +255,7 @@ impl Progress {
         }
         let news = last > self.matched;
         self.matched = self.matched.max(last);
-        self.next = self.next.max(self.matched.next());
+        self.move_to(self.next.max(self.matched.next()));
         match self.mode {
             Mode::Snapshot { index, .. } if self.matched < index => {}
             // A success at 0 says nothing, since every log agrees there, and is no reason to send the same
@@ -288,15 +300,57 @@ impl Progress {
             Mode::Probe { .. } | Mode::Pipeline => self.matched,
         };
         self.unanswered = 0;
+        self.forget_fetched();
         self.probe_from(agreed.next());
         self.mode = Mode::Probe { waiting: true };
     }
 
     fn probe_from(&mut self, next: Index) {
-        self.next = next;
+        self.move_to(next);
         self.answers_until_probe = self.unanswered + 1;
         self.probe_end = None;
         self.set_mode(Mode::Probe { waiting: false });
+    }
+
+    fn move_to(&mut self, next: Index) {
+        if next != self.next {
+            self.forget_fetched();
+        }
+        self.next = next;
+    }
+
+    /// Whether to read entries from the disk for it: not while it is silent.
+    pub fn may_read(&self, now: Time) -> bool {
+        self.recent && now >= self.next_read
+    }
+
+    /// Whether entries could not be read for so long that a snapshot is the better way.
+    pub fn reads_in_vain(&self) -> bool {
+        self.failed_reads >= READ_BACK_ATTEMPTS_MAX
+    }
+
+    /// Entries from `first` on were read for it.
+    pub fn fetch(&mut self, first: Index, entries: Vec<Entry>) {
+        self.failed_reads = 0;
+        if first == self.next && !matches!(self.mode, Mode::Snapshot { .. }) {
+            self.fetched = entries;
+        }
+    }
+
+    /// They could not be read.
+    pub fn fail_to_fetch(&mut self, now: Time, heartbeat_ms: u64) {
+        self.failed_reads = self.failed_reads.saturating_add(1);
+        self.next_read = Time(now.0 + (heartbeat_ms << self.failed_reads.min(4)));
+    }
+
+    /// What was read from `next` on; nothing if that is not there.
+    pub fn fetched(&self) -> &[Entry] {
+        &self.fetched
+    }
+
+    /// It may need what was read much later or never.
+    pub fn forget_fetched(&mut self) {
+        self.fetched = Vec::new();
     }
 
     fn set_mode(&mut self, mode: Mode) {

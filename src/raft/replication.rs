@@ -35,7 +35,7 @@ impl Raft {
     }
 
     /// Sends to one server what is due. With `heartbeat`, at least one message.
-    fn replicate_to(&mut self, id: ServerId, heartbeat: bool, out: &mut Outputs) {
+    pub(super) fn replicate_to(&mut self, id: ServerId, heartbeat: bool, out: &mut Outputs) {
         let Standing::Leader(leader) = &mut self.standing else { return };
         let Some(server) = self.configurations.current().get(id) else { return };
         let promoted = leader.promotion.as_ref().is_some_and(|promotion| promotion.id == id);
@@ -50,7 +50,9 @@ impl Raft {
             term: self.term,
             commit_index: self.commit_index,
             heartbeat_ms: self.options.heartbeat_timeout_ms,
+            reading: self.reading.contains_key(&id),
         };
+        let reading = &mut self.reading;
         sender.run(progress, leases, heartbeat, |output| {
             let address = server.address.clone();
             out.push(match output {
@@ -58,6 +60,10 @@ impl Raft {
                     Output::Send { to: id, address, message: Message::AppendEntries(message), after: None }
                 }
                 ToSend::Snapshot(index) => Output::SendSnapshot { to: id, address, term: self.term, index },
+                ToSend::FromDisk { first, last } => {
+                    reading.insert(id, first);
+                    Output::ReadEntries { to: id, first, last }
+                }
             });
         });
     }
@@ -176,7 +182,9 @@ impl Raft {
         let contacts = configuration.voters().filter(|voter| heard(voter.id)).count();
         let quorum = configuration.quorum();
         for progress in leader.progress.values_mut() {
-            progress.recent = false;
+            if !std::mem::take(&mut progress.recent) {
+                progress.forget_fetched();
+            }
         }
         if contacts < quorum {
             self.step_down(out);
@@ -204,6 +212,11 @@ impl Raft {
 enum ToSend {
     Append(AppendEntries),
     Snapshot(Index),
+    /// Once these are in memory.
+    FromDisk {
+        first: Index,
+        last: Index,
+    },
 }
 
 /// What a message to a follower is made from.
@@ -213,6 +226,8 @@ struct Sender<'a> {
     term: Term,
     commit_index: Index,
     heartbeat_ms: u64,
+    /// Entries for this follower are being read back.
+    reading: bool,
 }
 
 impl Sender<'_> {
@@ -226,6 +241,7 @@ impl Sender<'_> {
         let due = |sent: Time| self.now.0 >= sent.0 + self.heartbeat_ms;
         let again = progress.last_send.is_none_or(due);
         let mut heartbeat = heartbeat || again;
+        let mut reading = self.reading;
         if again && progress.counted && progress.needs_marker() {
             let index = progress.send_marker(self.now);
             send(ToSend::Append(self.message(index, self.term, Vec::new(), leases)));
@@ -240,7 +256,7 @@ impl Sender<'_> {
                 return;
             }
             let in_snapshot = matches!(progress.mode, Mode::Snapshot { .. });
-            let prev = self.prev(progress).filter(|_| !in_snapshot);
+            let prev = self.prev(progress).filter(|_| !in_snapshot && !self.replaces_by_snapshot(progress));
             if prev.is_none() && progress.may_send_snapshot(self.now) {
                 progress.send_snapshot(self.now, self.log.snapshot_index());
                 send(ToSend::Snapshot(self.log.snapshot_index()));
@@ -260,8 +276,17 @@ impl Sender<'_> {
                 }
                 return;
             };
-            let (entries, size) =
-                if with_entries { batch(self.log, prev_index.next()) } else { (Vec::new(), 0) };
+            let from_memory = !with_entries || self.has_in_memory(progress);
+            if !from_memory && !reading && progress.may_read(self.now) {
+                reading = true;
+                let last = Index(self.log.first_whole().0 - 1);
+                send(ToSend::FromDisk { first: progress.next, last });
+            }
+            if !from_memory && !heartbeat {
+                return;
+            }
+            let with_entries = with_entries && from_memory;
+            let (entries, size) = if with_entries { self.batch(progress) } else { (Vec::new(), 0) };
             progress.sent(self.now, Index(prev_index.0 + entries.len() as u64), size);
             send(ToSend::Append(self.message(prev_index, prev_term, entries, leases)));
             heartbeat = false;
@@ -275,6 +300,25 @@ impl Sender<'_> {
             return None;
         }
         self.log.term_at(index).map(|term| (index, term))
+    }
+
+    /// Whether the snapshot has what cannot be read back.
+    fn replaces_by_snapshot(&self, progress: &Progress) -> bool {
+        progress.reads_in_vain()
+            && self.log.is_evicted(progress.next)
+            && progress.next <= self.log.snapshot_index()
+    }
+
+    fn has_in_memory(&self, progress: &Progress) -> bool {
+        !self.log.is_evicted(progress.next) || !progress.fetched().is_empty()
+    }
+
+    /// The entries of the next message, and their size.
+    fn batch(&self, progress: &Progress) -> (Vec<Entry>, usize) {
+        match progress.fetched() {
+            [] => batch(self.log.entries_from(progress.next)),
+            fetched => batch(fetched.iter()),
+        }
     }
 
     fn message(
@@ -298,11 +342,11 @@ impl Sender<'_> {
     }
 }
 
-/// The entries of one message from `first` on, within its limits, and their size.
-fn batch(log: &Log, first: Index) -> (Vec<Entry>, usize) {
+/// The first of these entries, as many as one message may have, and their size.
+fn batch<'a>(from: impl Iterator<Item = &'a Entry>) -> (Vec<Entry>, usize) {
     let mut size = 0;
     let mut entries = Vec::new();
-    for entry in log.entries_from(first).take(APPEND_ENTRIES_MAX) {
+    for entry in from.take(APPEND_ENTRIES_MAX) {
         let more = entry.payload.len() + ENTRY_HEADER_SIZE;
         if !entries.is_empty() && size + more > APPEND_BYTES_MAX {
             break;

@@ -86,6 +86,14 @@ impl Raft {
         Ok(())
     }
 
+    /// Counts from the newest snapshot again, as if there had been no attempt since.
+    pub(super) fn retry_snapshot(&mut self, out: &mut Outputs) {
+        if self.snapshots.in_progress.is_none() {
+            self.snapshots.last_attempt = self.log.snapshot_index();
+            self.take_snapshot_if_due(out);
+        }
+    }
+
     fn finish_snapshot(&mut self, index: Index) -> Result<Term, StepError> {
         match self.snapshots.in_progress {
             Some((in_progress, term)) if in_progress == index => {
@@ -114,8 +122,7 @@ impl Raft {
     fn newest_entries_within(&self, size_bytes: u64, count_max: u64) -> u64 {
         let mut left = size_bytes;
         let mut count = 0;
-        for entry in self.log.entries_from(self.log.first_index()).rev() {
-            let size = entry.payload.len() as u64;
+        for size in self.log.payload_sizes() {
             if size > left || count == count_max {
                 break;
             }

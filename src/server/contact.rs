@@ -5,7 +5,7 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::runtime;
+use tokio::runtime::{self, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
@@ -50,19 +50,16 @@ impl RunningContact {
 impl Contact {
     /// Starts the thread and waits until the server is in its cluster: [`SERVER_JOIN_TIMEOUT_MS`] at most.
     pub fn start(self) -> Result<RunningContact, String> {
-        let cannot = |error: io::Error| format!("cannot start the server's thread: {error}");
-        let runtime = runtime::Builder::new_current_thread()
-            .thread_name("dqlite/connect")
-            .enable_io()
-            .enable_time()
-            .build()
-            .map_err(cannot)?;
         let (joined, outcome) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new()
-            .name("dqlite/server".into())
-            .spawn(move || runtime.block_on(self.run(joined, stopped)))
-            .map_err(cannot)?;
+        // The runtime is built on its thread: it would leave something behind on that of the host.
+        let run = move || match runtime() {
+            Ok(runtime) => runtime.block_on(self.run(joined, stopped)),
+            // The caller waits for it.
+            Err(error) => drop(joined.send(Err(format!("the server's thread cannot run: {error}")))),
+        };
+        let thread = std::thread::Builder::new().name("dqlite/server".into()).spawn(run);
+        let thread = thread.map_err(|error| format!("the server's thread cannot be started: {error}"))?;
         let running = RunningContact { thread, stop };
         let outcome = outcome.blocking_recv().unwrap_or_else(|_| Err("internal error while joining".into()));
         match outcome {
@@ -146,6 +143,10 @@ impl Contact {
             tracing::warn!(%error, "the servers of the cluster cannot be noted");
         }
     }
+}
+
+fn runtime() -> io::Result<Runtime> {
+    runtime::Builder::new_current_thread().thread_name("dqlite/connect").enable_io().enable_time().build()
 }
 
 fn deadline() -> Instant {

@@ -8,13 +8,16 @@
 //!   creation, renaming and removal for itself. Bytes within a surviving size that were not written are 0.
 //! * A sector may be torn anywhere: of its new bytes a part is there, and in place of the others the old ones
 //!   or zeros. Bytes that no write covered stay as they are, also in the same sector.
-//! * A renaming happens or does not. Changes of one name happen in their order: a later one is not there
-//!   without the earlier ones.
+//! * A renaming happens or does not; one from folder to folder is durable with either of them. Changes of
+//!   one name happen in their order: a later one is not there without the earlier ones.
+//!
+//! A disk with a [`Fault`] lets operations fail, with or without an effect.
 //!
 //! A process that is killed loses nothing of this: [`Model`] with all its pending changes is what the next
 //! one starts from, and the power may fail later.
 
 use super::fs::{Existing, File, Fs};
+use super::mend::FOLDER_PREFIX;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -297,7 +300,9 @@ impl Model {
         let contents: BTreeMap<_, _> =
             contents.into_iter().map(|(file, content)| (file, Arc::new(content))).collect();
         let content = |file: usize| contents.get(&file).unwrap_or(&self.inodes[file].durable);
-        names.iter().map(|(name, file)| (name.clone(), Arc::clone(content(*file)))).collect()
+        let is_there = |name: &str| folder(name).is_empty() || names.contains_key(folder(name));
+        let names = names.iter().filter(|(name, _)| is_there(name));
+        names.map(|(name, file)| (name.clone(), Arc::clone(content(*file)))).collect()
     }
 
     /// Pending changes and what becomes of them, for people.
@@ -349,6 +354,28 @@ pub(super) fn files(dir: &Path) -> Files {
     entries.map(|path| (name(&path), Arc::new(std::fs::read(&path).unwrap()))).collect()
 }
 
+/// What an operation does that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing. What a sync should have made durable is as it was.
+    None,
+    /// A write gets half of its bytes to the file. What a sync should have made durable never will be, though
+    /// it can be read until the power fails.
+    Half,
+    /// Everything.
+    All,
+}
+
+/// Operations that fail: the one with this number, counted from 0 and with those that only read, and all
+/// later ones if it lasts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fault {
+    pub(super) at: usize,
+    pub(super) lasts: bool,
+    pub(super) errno: rustix::io::Errno,
+    pub(super) effect: Effect,
+}
+
 type Hook = Box<dyn FnMut(&str, &Model) + Send>;
 
 #[derive(Default)]
@@ -357,9 +384,30 @@ struct State {
     hook: Option<Hook>,
     /// Syncs whose description begins like this do nothing.
     lie: Option<&'static str>,
+    fault: Option<Fault>,
+    /// Operations so far.
+    count: usize,
+    /// Those that failed.
+    failed: Vec<String>,
 }
 
-/// The model as the store's file system. It has one directory, whatever its path.
+impl State {
+    /// Counts an operation; some if it is to fail.
+    fn fault(&mut self, operation: &str, reads: bool) -> Option<Fault> {
+        let number = self.count;
+        self.count += 1;
+        let is_hit = |fault: &Fault| {
+            let is_read_only = fault.errno == rustix::io::Errno::ROFS;
+            (number == fault.at || fault.lasts && number > fault.at) && !(reads && is_read_only)
+        };
+        let fault = self.fault.filter(is_hit)?;
+        self.failed.push(operation.into());
+        Some(fault)
+    }
+}
+
+/// The model as the store's file system. It has one directory, whatever its path, and in it the folders of
+/// repairs.
 #[derive(Clone, Default)]
 pub(super) struct CrashFs(Arc<Mutex<State>>);
 
@@ -380,27 +428,70 @@ impl CrashFs {
         self.0.lock().lie = sync;
     }
 
+    /// Makes operations fail, or none any more.
+    pub(super) fn fail(&self, fault: Option<Fault>) {
+        self.0.lock().fault = fault;
+    }
+
+    /// Whether some operation fails.
+    pub(super) fn may_fail(&self) -> bool {
+        self.0.lock().fault.is_some()
+    }
+
+    /// Which operations have failed.
+    pub(super) fn failed(&self) -> Vec<String> {
+        self.0.lock().failed.clone()
+    }
+
     /// How everything is.
     pub(super) fn model(&self) -> Model {
         self.0.lock().model.clone()
     }
 
-    fn run<T>(&self, operation: &str, action: impl FnOnce(&mut Model) -> T) -> T {
+    /// Does something with an effect. `half` is what a fault may leave of it.
+    fn run<T>(
+        &self,
+        operation: &str,
+        action: impl FnOnce(&mut Model) -> io::Result<T>,
+        half: impl FnOnce(&mut Model),
+    ) -> io::Result<T> {
         let state = &mut *self.0.lock();
         if let Some(hook) = &mut state.hook {
             hook(operation, &state.model);
         }
-        action(&mut state.model)
+        let Some(Fault { errno, effect, .. }) = state.fault(operation, false) else {
+            return action(&mut state.model);
+        };
+        match effect {
+            Effect::None => {}
+            Effect::Half => half(&mut state.model),
+            Effect::All => drop(action(&mut state.model)?),
+        }
+        Err(errno.into())
     }
 
-    fn sync(&self, operation: &str, action: impl FnOnce(&mut Model)) -> io::Result<()> {
+    fn look<T>(&self, operation: &str, action: impl FnOnce(&mut Model) -> io::Result<T>) -> io::Result<T> {
+        let state = &mut *self.0.lock();
+        match state.fault(operation, true) {
+            Some(fault) => Err(fault.errno.into()),
+            None => action(&mut state.model),
+        }
+    }
+
+    fn sync(
+        &self,
+        operation: &str,
+        action: impl FnOnce(&mut Model),
+        half: impl FnOnce(&mut Model),
+    ) -> io::Result<()> {
         let lie = self.0.lock().lie;
-        self.run(operation, |model| {
+        let action = |model: &mut Model| {
             if !lie.is_some_and(|lie| operation.starts_with(lie)) {
                 action(model);
             }
-        });
-        Ok(())
+            Ok(())
+        };
+        self.run(operation, action, half)
     }
 
     fn open_file(&self, name: String, number: usize) -> Box<dyn File> {
@@ -408,61 +499,93 @@ impl CrashFs {
     }
 }
 
+/// The one folder level that a directory may have, which repairs make; empty for the directory itself.
+fn sub_folder(dir: &Path) -> &str {
+    let last = dir.file_name().and_then(|name| name.to_str()).unwrap_or("");
+    if last.starts_with(FOLDER_PREFIX) { last } else { "" }
+}
+
 fn name(path: &Path) -> String {
-    path.file_name().unwrap().to_str().unwrap().into()
+    let last = path.file_name().unwrap().to_str().unwrap();
+    match path.parent().map_or("", sub_folder) {
+        "" => last.into(),
+        folder => format!("{folder}/{last}"),
+    }
+}
+
+fn folder(name: &str) -> &str {
+    name.split_once('/').map_or("", |(folder, _)| folder)
 }
 
 impl Fs for CrashFs {
-    fn list(&self, _: &Path) -> io::Result<Vec<OsString>> {
-        Ok(self.0.lock().model.now.keys().map(OsString::from).collect())
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        let inside = |name: &&String| folder(name) == sub_folder(dir);
+        self.look("list", |model| Ok(model.now.keys().filter(inside).map(OsString::from).collect()))
     }
 
     fn size(&self, path: &Path) -> io::Result<u64> {
-        let model = &mut self.0.lock().model;
-        model.inode(&name(path)).map(|file| model.inodes[file].now.len() as u64)
+        let name = name(path);
+        self.look(&format!("size {name}"), |model| {
+            model.inode(&name).map(|file| model.inodes[file].now.len() as u64)
+        })
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let model = &mut self.0.lock().model;
-        model.inode(&name(path)).map(|file| model.inodes[file].now.to_vec())
+        let name = name(path);
+        self.look(&format!("read {name}"), |model| {
+            model.inode(&name).map(|file| model.inodes[file].now.to_vec())
+        })
     }
 
     fn create(&self, path: &Path, existing: Existing) -> io::Result<Box<dyn File>> {
         let name = name(path);
-        let file = self.run(&format!("create {name}"), |model| model.create(&name, existing))?;
+        let file = self.run(&format!("create {name}"), |model| model.create(&name, existing), |_| {})?;
         Ok(self.open_file(name, file))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
         let name = name(path);
-        let file = self.0.lock().model.inode(&name)?;
+        let file = self.look(&format!("open {name}"), |model| model.inode(&name))?;
         Ok(self.open_file(name, file))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let name = name(path);
+        let action = |model: &mut Model| model.create(&name, Existing::Refuse).map(|_| ());
+        self.run(&format!("create_dir {name}"), action, |_| {})
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from, to) = (name(from), name(to));
-        self.run(&format!("rename {from} {to}"), |model| {
+        let action = |model: &mut Model| {
             let file = model.inode(&from)?;
-            model.change(NameChange::Rename(from, to, file));
+            model.change(NameChange::Rename(from.clone(), to.clone(), file));
             Ok(())
-        })
+        };
+        self.run(&format!("rename {from} {to}"), action, |_| {})
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let name = name(path);
-        self.run(&format!("remove {name}"), |model| {
+        let action = |model: &mut Model| {
             model.inode(&name)?;
-            model.change(NameChange::Remove(name));
+            model.change(NameChange::Remove(name.clone()));
             Ok(())
-        })
+        };
+        self.run(&format!("remove {name}"), action, |_| {})
     }
 
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let last = self.0.lock().model.pending.last().map_or("nothing".into(), NameChange::describe);
-        self.sync(&format!("sync_dir after {last}"), |model| {
-            model.durable = model.now.clone();
-            model.pending.clear();
-        })
+        let action = |model: &mut Model| {
+            let inside =
+                |change: &NameChange| change.names().iter().any(|name| folder(name) == sub_folder(dir));
+            let (synced, pending) = std::mem::take(&mut model.pending).into_iter().partition(inside);
+            model.pending = pending;
+            let synced: Vec<NameChange> = synced;
+            synced.iter().for_each(|change| change.apply(&mut model.durable));
+        };
+        self.sync(&format!("sync_dir after {last}"), action, |_| {})
     }
 }
 
@@ -473,29 +596,39 @@ struct CrashFile {
 }
 
 impl CrashFile {
-    fn run(&self, operation: &str, action: impl FnOnce(&mut Inode)) -> io::Result<()> {
+    fn run(
+        &self,
+        operation: &str,
+        action: impl FnOnce(&mut Inode),
+        half: impl FnOnce(&mut Inode),
+    ) -> io::Result<()> {
         let operation = format!("{operation} {}", self.name);
-        self.fs.run(&operation, |model| action(&mut model.inodes[self.number]));
-        Ok(())
+        let action = |model: &mut Model| {
+            action(&mut model.inodes[self.number]);
+            Ok(())
+        };
+        self.fs.run(&operation, action, |model| half(&mut model.inodes[self.number]))
     }
 
     fn sync_with(&self, operation: &str, with_cuts: bool) -> io::Result<()> {
         let operation = format!("{operation} {}", self.name);
-        self.fs.sync(&operation, |model| model.inodes[self.number].sync(with_cuts))
+        let action = |model: &mut Model| model.inodes[self.number].sync(with_cuts);
+        self.fs.sync(&operation, action, |model| model.inodes[self.number].pending.clear())
     }
 }
 
 impl File for CrashFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.run("write", |inode| inode.write(bytes, offset as usize))
+        let write = |inode: &mut Inode, bytes: &[u8]| inode.write(bytes, offset as usize);
+        self.run("write", |inode| write(inode, bytes), |inode| write(inode, &bytes[..bytes.len() / 2]))
     }
 
     fn allocate(&self, size: u64) -> io::Result<()> {
-        self.run("allocate", |inode| inode.set_len(inode.now.len().max(size as usize)))
+        self.run("allocate", |inode| inode.set_len(inode.now.len().max(size as usize)), |_| {})
     }
 
     fn set_len(&self, size: u64) -> io::Result<()> {
-        self.run("set_len", |inode| inode.set_len(size as usize))
+        self.run("set_len", |inode| inode.set_len(size as usize), |_| {})
     }
 
     fn sync_data(&self) -> io::Result<()> {

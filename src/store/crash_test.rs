@@ -6,14 +6,23 @@
 //! sectors, and random parts. Some of them go on with a second life, which may crash from its first operation
 //! on.
 //!
+//! What a disk does to a store that fails instead of losing power is in `fault_test.rs`, and crashes of a
+//! repair are in `repair_test.rs`.
+//!
 //! `CRASH_IMAGES=` sets how many directories are tried, `CRASH_SEED=` where the seeds begin.
+
+#[path = "fault_test.rs"]
+mod faults;
+#[path = "repair_test.rs"]
+mod repairs;
 
 use super::*;
 use crate::raft::{Configuration, Entry, EntryKind, Index, Role, Seq, Server, ServerId, SnapshotPoint, Term};
 use crate::store::crc::crc;
+use crate::store::test_fs::receive;
 use crate::store::{
-    AutoRecovery, Compression, Directory, Error, Event, InstallRequest, Loaded, Options, SnapshotRequest,
-    Store,
+    AutoRecovery, Compression, Directory, Error, Event, InstallRequest, Loaded, Options, SnapshotContent,
+    SnapshotRequest, Store,
 };
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -64,6 +73,17 @@ struct Snapshot {
     index: u64,
     term: Term,
     content: Bytes,
+}
+
+struct Content(Bytes);
+
+impl SnapshotContent for Content {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&self.0)
+    }
 }
 
 #[derive(Default)]
@@ -203,11 +223,10 @@ impl Life {
     fn start(
         fs: CrashFs,
         dir: &Path,
-        expected: Expected,
+        expected: Arc<Mutex<Expected>>,
         seed: u64,
         points: &Arc<Mutex<Vec<Point>>>,
     ) -> Result<Life, String> {
-        let expected = Arc::new(Mutex::new(expected));
         let (known, taken) = (Arc::clone(&expected), Arc::clone(points));
         fs.before_each(move |operation, model| {
             let (operation, model, expected) = (operation.into(), model.clone(), known.lock().clone());
@@ -250,20 +269,22 @@ impl Life {
     }
 
     /// Notes a snapshot before it is asked for.
-    fn expect_snapshot(&mut self, index: u64, term: Term) -> (SnapshotPoint, Bytes, Compression) {
+    fn snapshot_content(&mut self, index: u64) -> (Bytes, Compression) {
         let content = Bytes::from(vec![index as u8; 8 * self.random.between(1, 150) as usize]);
+        let compression = if self.random.below(2) == 0 { Compression::Lz4 } else { Compression::Off };
+        (content, compression)
+    }
+
+    fn expect_snapshot(&mut self, index: u64, term: Term, content: Bytes) -> SnapshotPoint {
         let mut expected = self.expected.lock();
-        let snapshot = Snapshot { index, term, content: content.clone() };
-        expected.history.lock().snapshots.push(snapshot);
+        expected.history.lock().snapshots.push(Snapshot { index, term, content });
         expected.snapshots[1] += 1;
-        let point = SnapshotPoint {
+        SnapshotPoint {
             index: Index(index),
             term,
             configuration: configuration(),
             configuration_index: Index(1),
-        };
-        let compression = if self.random.below(2) == 0 { Compression::Lz4 } else { Compression::Off };
-        (point, content, compression)
+        }
     }
 
     fn append(&mut self) {
@@ -322,8 +343,9 @@ impl Life {
             let index = self.random.between(first, state.last());
             self.committed = self.committed.max(index);
             let term = state.entries[(index - state.first) as usize].term;
-            let (point, content, compression) = self.expect_snapshot(index, term);
-            let content = Box::new(content);
+            let (content, compression) = self.snapshot_content(index);
+            let point = self.expect_snapshot(index, term, content.clone());
+            let content = Box::new(Content(content));
             self.store.store_snapshot(SnapshotRequest { point, content, trailing: TRAILING, compression });
         }
         Ok(())
@@ -334,12 +356,15 @@ impl Life {
         self.vote();
         let mut state = self.now();
         let index = self.random.between(self.committed + 1, state.last().max(self.committed) + 5);
+        let (content, compression) = self.snapshot_content(index);
+        // What cannot be received is not installed.
+        let Ok(received) = receive(&self.store, &content, compression) else { return };
         self.committed = index;
         (state.first, state.entries) = (index + 1, Vec::new());
-        let term = state.term;
-        let (point, content, compression) = self.expect_snapshot(index, term);
+        let point = self.expect_snapshot(index, state.term, content);
         self.expect(Request::Install, state);
-        self.store.install_snapshot(InstallRequest { point, content, compression });
+        let content = Arc::new(received);
+        self.store.install_snapshot(InstallRequest { point, content });
     }
 
     /// Waits until everything is reported.
@@ -351,6 +376,11 @@ impl Life {
             }
             match self.events.recv_timeout(PATIENCE) {
                 Ok(Event::Failed { error, .. }) => return Err(error.to_string()),
+                // Because of a failure of the log, which is reported with the next request.
+                Ok(
+                    Event::SnapshotFailed { error: Error::Closed, .. }
+                    | Event::SnapshotInstallFailed { error: Error::Closed, .. },
+                ) => self.store.resume(),
                 Ok(Event::SnapshotFailed { error, .. } | Event::SnapshotInstallFailed { error, .. }) => {
                     return Err(error.to_string());
                 }
@@ -368,7 +398,13 @@ impl Life {
                 13..15 => self.vote(),
                 15..17 => self.truncate(),
                 17..19 => self.snapshot()?,
-                _ => self.install(),
+                _ => {
+                    self.install();
+                    if self.fs.may_fail() {
+                        // What follows it is asked for as if it had been done.
+                        self.wait()?;
+                    }
+                }
             }
         }
         let (is_stopped, fs) = (self.random.below(2) == 0, self.fs.clone());
@@ -402,7 +438,7 @@ fn note(expected: &mut Expected, event: &Event) {
         Event::SnapshotStored { index, .. } => (0, snapshot(index)),
         Event::SnapshotInstalled { index } => (request(index), snapshot(index)),
         Event::Failed { .. } | Event::SnapshotFailed { .. } | Event::SnapshotInstallFailed { .. } => (0, 0),
-        Event::Full { .. } | Event::SpaceLow { .. } | Event::SpaceBack => (0, 0),
+        Event::Full { .. } | Event::SpaceLow { .. } | Event::SpaceBack | Event::SnapshotSpaceBack => (0, 0),
     };
     drop(history);
     expected.states[0] = expected.states[0].max(reported);
@@ -464,6 +500,7 @@ impl Search {
         fs.lie_about(self.lie);
         let points = Arc::new(Mutex::new(Vec::new()));
         let seed = self.random.next();
+        let expected = Arc::new(Mutex::new(expected));
         let life = Life::start(fs, self.dirs[0].path(), expected, seed, &points)?;
         life.run(STEPS[generation])?;
         Ok(std::mem::take(&mut *points.lock()))

@@ -14,7 +14,7 @@ use super::segment;
 use crate::config::DATA_DIR_PATH_MAX;
 use crate::raft::{Configuration, Entry, EntryKind, Index, Term};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -97,7 +97,21 @@ impl LockedDirectory {
 
     /// Reads snapshot and log, and repairs what a crash leaves behind; see [`Loaded`].
     pub fn load(&mut self, recovery: load::AutoRecovery) -> Result<Loaded, Error> {
-        load::load(self, recovery)
+        self.load_with(recovery, |content| {
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+            Ok(bytes.into())
+        })
+    }
+
+    /// As [`load`](LockedDirectory::load), except that `restore` reads the content of the snapshot, to its
+    /// end. If it fails, nothing is repaired.
+    pub fn load_with<T>(
+        &mut self,
+        recovery: load::AutoRecovery,
+        restore: impl FnOnce(&mut dyn Read) -> Result<T, String>,
+    ) -> Result<Loaded<T>, Error> {
+        load::load(self, recovery, restore)
     }
 }
 
@@ -183,10 +197,13 @@ pub(super) struct Lock(fs::File);
 
 impl Lock {
     /// Takes the lock with its open file.
-    pub(super) fn take(file: fs::File) -> Result<Lock, Error> {
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| Error::Locked)?;
-        Ok(Lock(file))
+    pub(super) fn take(file: fs::File, path: &Path) -> Result<Lock, Error> {
+        use rustix::io::Errno;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock(file)),
+            Err(Errno::WOULDBLOCK) => Err(Error::Locked),
+            Err(e) => Err(Error::Lock(describe("lock", path, &e.into()))),
+        }
     }
 }
 
@@ -200,7 +217,9 @@ impl Drop for Lock {
 pub(super) fn lock(dir: &Path) -> Result<Lock, Error> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    Lock::take(options.open(dir.join(LOCK_NAME)).map_err(|_| Error::Locked)?)
+    let path = dir.join(LOCK_NAME);
+    let file = options.open(&path).map_err(|e| Error::Lock(describe("open", &path, &e)))?;
+    Lock::take(file, &path)
 }
 
 /// Removes unfinished files and halves of snapshots. Failures only leave them there.

@@ -224,3 +224,37 @@ fn a_log_ahead_of_the_metadata_is_refused() {
         }
     }
 }
+
+#[test]
+fn a_lock_that_cannot_be_opened_is_not_taken_for_a_running_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = dir.path().join("dqlite-lock");
+    fs::create_dir(&lock).unwrap();
+    let error = Directory::open(dir.path()).unwrap().lock().err().unwrap().to_string();
+    let reason = "Is a directory (os error 21)";
+    assert_eq!(error, format!("couldn't lock the raft directory: open {}: {reason}", lock.display()));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_refused_by_name_and_not_set_aside() {
+    let fixture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/datadir/v1_18_6-snapshot-lz4");
+    for prefix in ["metadata", "open-", "0", "snapshot-"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tar = std::process::Command::new("tar");
+        tar.arg("--zstd").arg("-xf").arg(fixture.join("data.tar.zst")).arg("-C").arg(dir.path());
+        assert!(tar.status().expect("tar and zstd are installed by `make deps`").success());
+        if prefix == "open-" {
+            fs::write(dir.path().join("open-9"), [0; 16]).unwrap();
+        }
+        // Only the newest snapshot is read, and the last segment is behind it.
+        let name = names(dir.path()).into_iter().rfind(|name| name.starts_with(prefix)).unwrap();
+        fs::remove_file(dir.path().join(&name)).unwrap();
+        // Nobody can read this as a file, not even root.
+        fs::create_dir(dir.path().join(&name)).unwrap();
+        let before = names(dir.path());
+        let error = load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&name) && error.ends_with("Is a directory (os error 21)"), "{name}: {error}");
+        assert_eq!(names(dir.path()), before, "{name}");
+    }
+}

@@ -37,6 +37,9 @@ pub enum Error {
     /// Another node uses the directory.
     #[error("couldn't lock the raft directory")]
     Locked,
+    /// The file for the lock could not be opened or locked for a reason of the system's.
+    #[error("couldn't lock the raft directory: {0}")]
+    Lock(String),
     /// The first configuration could not be written.
     #[error("raft_bootstrap(): {0}")]
     Bootstrap(String),

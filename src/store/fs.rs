@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Mode of every file: the log is the database, so nobody else may read it.
 const FILE_MODE: u32 = 0o600;
@@ -27,16 +28,32 @@ pub trait Fs: Send + Sync {
     fn size(&self, path: &Path) -> io::Result<u64>;
     /// A whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// A file for reading piece by piece, which goes on when its name is gone.
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
+        Ok(Arc::new(self.read(path)?))
+    }
+    /// Bytes that files may still grow by, if that is known.
+    fn free_space(&self, _dir: &Path) -> Option<u64> {
+        None
+    }
     /// A new file, readable by its owner only.
     fn create(&self, path: &Path, existing: Existing) -> io::Result<Box<dyn File>>;
     /// An existing file, for writing.
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>>;
     /// Gives a file another name, replacing what has it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// A new directory in a directory.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// A file open for reading.
+pub trait ReadAt: Send + Sync {
+    /// Reads at `offset`; 0 bytes are the end.
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
 }
 
 /// A file open for writing.
@@ -71,6 +88,15 @@ impl Fs for Disk {
         fs::read(path)
     }
 
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
+        Ok(Arc::new(fs::File::open(path)?))
+    }
+
+    fn free_space(&self, dir: &Path) -> Option<u64> {
+        let found = rustix::fs::statvfs(dir).ok()?;
+        found.f_bavail.checked_mul(found.f_frsize)
+    }
+
     fn create(&self, path: &Path, existing: Existing) -> io::Result<Box<dyn File>> {
         let mut options = fs::OpenOptions::new();
         options.write(true).mode(FILE_MODE);
@@ -89,12 +115,31 @@ impl Fs for Disk {
         fs::rename(from, to)
     }
 
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir(path)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         fs::File::open(dir)?.sync_all()
+    }
+}
+
+impl ReadAt for fs::File {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, out, offset)
+    }
+}
+
+impl ReadAt for Vec<u8> {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.get(offset..)).unwrap_or_default();
+        let size = rest.len().min(out.len());
+        out[..size].copy_from_slice(&rest[..size]);
+        Ok(size)
     }
 }
 

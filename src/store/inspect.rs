@@ -12,7 +12,7 @@ use super::load::{self, Attempt, AutoRecovery, Repair};
 use super::metadata::Metadata;
 use super::segment::{FORMAT, Segment, Tail};
 use crate::codec::Reader;
-use crate::raft::{Configuration, EntryKind, Index, SnapshotPoint, Term};
+use crate::raft::{Configuration, EntryKind, Index, SnapshotPoint, SnapshotSource, Term};
 use bytes::Bytes;
 use std::fs;
 use std::io;
@@ -106,12 +106,16 @@ impl Contents {
 impl Inspection {
     /// Looks at a directory. An error if it cannot be read or a node uses it.
     pub fn of(path: &Path) -> Result<Inspection, Error> {
+        Inspection::of_on(&Disk, path)
+    }
+
+    pub(super) fn of_on(fs: &dyn Fs, path: &Path) -> Result<Inspection, Error> {
         exists(path)?;
         let lock = lock_if_present(path)?;
-        let metadata = Metadata::read(&Disk, path);
-        let files = files(path).map_err(|e| Error::Load(describe("list", path, &e)))?;
+        let metadata = Metadata::read(fs, path);
+        let files = files(fs, path).map_err(|e| Error::Load(describe("list", path, &e)))?;
         let contents = match &metadata {
-            Ok(metadata) => load::preview(&Disk, path, *metadata, AutoRecovery::On)
+            Ok(metadata) => load::preview(fs, path, *metadata, AutoRecovery::On)
                 .and_then(|attempt| contents(attempt, &files)),
             Err(error) => Err(error.clone()),
         };
@@ -127,24 +131,25 @@ impl Inspection {
 
 /// Takes the lock of a directory if its file exists.
 pub(super) fn lock_if_present(path: &Path) -> Result<Option<Lock>, Error> {
-    match fs::File::open(path.join(LOCK_NAME)) {
-        Ok(file) => Lock::take(file).map(Some),
+    let path = path.join(LOCK_NAME);
+    match fs::File::open(&path) {
+        Ok(file) => Lock::take(file, &path).map(Some),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(_) => Err(Error::Locked),
+        Err(e) => Err(Error::Lock(describe("open", &path, &e))),
     }
 }
 
-fn files(path: &Path) -> io::Result<Vec<FoundFile>> {
-    let listing = super::list::Listing::scan(&Disk, path)?;
+fn files(fs: &dyn Fs, path: &Path) -> io::Result<Vec<FoundFile>> {
+    let listing = super::list::Listing::scan(fs, path)?;
     let mut files = Vec::new();
-    for name in Disk.list(path)? {
+    for name in fs.list(path)? {
         let file = path.join(&name);
-        let size = fs::symlink_metadata(&file)?.len();
+        let size = fs.size(&file)?;
         let name = name.to_string_lossy().into_owned();
         let kind = match Name::parse(&name) {
             _ if listing.leftovers.contains(&name) => FileKind::Unfinished,
             Name::Closed(_) => FileKind::ClosedSegment,
-            Name::Open(_) => open_segment(&file),
+            Name::Open(_) => open_segment(fs, &file),
             Name::SnapshotData(_) => FileKind::Snapshot,
             Name::SnapshotMeta(_) => FileKind::SnapshotMeta,
             Name::Temporary => FileKind::Unfinished,
@@ -159,8 +164,8 @@ fn files(path: &Path) -> io::Result<Vec<FoundFile>> {
     Ok(files)
 }
 
-fn open_segment(file: &Path) -> FileKind {
-    let Ok(bytes) = fs::read(file).map(Bytes::from) else {
+fn open_segment(fs: &dyn Fs, file: &Path) -> FileKind {
+    let Ok(bytes) = fs.read(file).map(Bytes::from) else {
         return FileKind::OpenSegment { entries: None, is_torn: false };
     };
     if bytes.iter().all(|byte| *byte == 0) {
@@ -206,7 +211,7 @@ fn contents(attempt: Attempt, files: &[FoundFile]) -> Result<Contents, Error> {
         configuration: configuration(&attempt)?,
         set_aside: set_aside.collect(),
         torn: files.iter().filter(is_torn).map(|file| file.name.clone()).collect(),
-        snapshot: attempt.snapshot.map(|(_, snapshot)| (snapshot.point, snapshot.content.len() as u64)),
+        snapshot: attempt.snapshot.map(|(_, snapshot)| (snapshot.point, snapshot.content.size())),
         notes: attempt.notes,
     })
 }

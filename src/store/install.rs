@@ -4,8 +4,9 @@
 //! The disk thread finishes every earlier request, closes all segments and lends the log; until it has it
 //! back, later appends, truncations and votes wait in its queue. Then, each step durable before the next:
 //!
-//! 1. `.meta`, then the content. With it the directory has its new state: from here on start-up takes what is
-//!    left of the log for superseded and drops it ([`super::load`]).
+//! 1. `.meta`, then the content, which is durable already and gets its name. With it the directory has its
+//!    new state: from here on start-up takes what is left of the log for superseded and drops it
+//!    ([`super::load`]).
 //! 2. The closed segments go, from the last one down. In this order what a crash leaves either still holds
 //!    the entry at the snapshot's index, which has another term, or ends before it. In the other order it
 //!    could look like entries behind the snapshot.
@@ -19,22 +20,20 @@ use super::Event;
 use super::error::Error;
 use super::list::{Listing, SnapshotName};
 use super::queue::Returned;
-use super::snapshot::{Compression, SnapshotContent};
 use super::snapshot_writer::SnapshotWriter;
-use crate::raft::SnapshotPoint;
-use bytes::Bytes;
-use std::io::{self, Write};
+use super::spool::Spooled;
+use crate::raft::{SnapshotPoint, SnapshotSource};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
 /// A snapshot to be installed.
 pub struct InstallRequest {
     /// Where it is in the log.
     pub point: SnapshotPoint,
-    /// Its content, as the leader sent it.
-    pub content: Bytes,
-    /// How the content is stored.
-    pub compression: Compression,
+    /// Its content, as it was received.
+    pub content: Arc<Spooled>,
 }
 
 /// A snapshot to be installed, and the log that the disk thread lends for it.
@@ -52,16 +51,6 @@ enum Failure {
     Untouched(Error),
     /// Only a restart can tell what is there.
     Broken(Error),
-}
-
-impl SnapshotContent for Bytes {
-    fn size(&self) -> u64 {
-        self.len() as u64
-    }
-
-    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        out.write_all(self)
-    }
 }
 
 impl SnapshotWriter {
@@ -93,15 +82,16 @@ impl SnapshotWriter {
     }
 
     fn replace_log(&self, request: &InstallRequest, granted: &Receiver<()>) -> Result<(), Failure> {
-        let InstallRequest { point, content, compression } = request;
+        let InstallRequest { point, content } = request;
         granted.recv().map_err(|_| Failure::Untouched(Error::Closed))?;
-        if content.is_empty() {
+        if content.size() == 0 {
             return Err(Failure::Untouched(Error::Disk("a snapshot without content does not count".into())));
         }
         let name = self.name(point).map_err(Failure::Untouched)?;
-        if let Err(reason) = self.target(name).write(point, content, *compression) {
-            return Err(self.after_failed_write(name, reason));
+        if let Err(error) = self.target(name).adopt(point, content.path()) {
+            return Err(self.after_failed_write(name, error));
         }
+        content.is_gone();
         let broken = |e: io::Error| Failure::Broken(Error::disk("remove the old log in", &self.dir, &e));
         self.remove_log().map_err(broken)?;
         if let Err(error) = self.remove_old_snapshots() {
@@ -111,15 +101,15 @@ impl SnapshotWriter {
     }
 
     /// The old log may go on only if the snapshot is certain not to be there at the next start.
-    fn after_failed_write(&self, name: SnapshotName, reason: String) -> Failure {
+    fn after_failed_write(&self, name: SnapshotName, error: Error) -> Failure {
         let is_there = Listing::scan(&*self.fs, &self.dir).map(|found| found.snapshots.contains(&name));
         let is_gone = is_there.and_then(|is_there| match is_there {
             true => Err(io::Error::other("it was not removed")),
             false => self.fs.sync_dir(&self.dir),
         });
         match is_gone {
-            Ok(()) => Failure::Untouched(Error::Disk(reason)),
-            Err(e) => Failure::Broken(Error::Disk(format!("{reason}, and {name} may have stayed: {e}"))),
+            Ok(()) => Failure::Untouched(error),
+            Err(e) => Failure::Broken(Error::Disk(format!("{error}, and {name} may have stayed: {e}"))),
         }
     }
 

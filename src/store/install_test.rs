@@ -2,12 +2,13 @@ use super::*;
 use crate::raft::{Configuration, Entry, EntryKind, Index, Role, Seq, Server, ServerId, Term};
 use crate::store::fs::{Disk, Fs};
 use crate::store::metadata::Metadata;
-use crate::store::test_fs::TestFs;
+use crate::store::test_fs::{TestFs, receive};
 use crate::store::{
-    AutoRecovery, Directory, Loaded, LoadedSnapshot, OnEvent, Options, SnapshotRequest, Store,
+    AutoRecovery, Compression, Directory, Loaded, OnEvent, Options, SnapshotContent, SnapshotRequest, Store,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -34,6 +35,18 @@ fn point(term: u64, index: u64) -> SnapshotPoint {
         term: Term(term),
         configuration: Configuration { servers: vec![server] },
         configuration_index: Index(1),
+    }
+}
+
+/// 1000 times one byte.
+struct Filled(u8);
+
+impl SnapshotContent for Filled {
+    fn size(&self) -> u64 {
+        1000
+    }
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&[self.0; 1000])
     }
 }
 
@@ -84,12 +97,16 @@ impl Running {
     }
 
     fn install(&self, term: u64, index: u64) {
-        let (point, content) = (point(term, index), Bytes::from_static(CONTENT));
-        self.store.install_snapshot(InstallRequest { point, content, compression: Compression::Lz4 });
+        self.install_content(point(term, index), CONTENT);
+    }
+
+    fn install_content(&self, point: SnapshotPoint, content: &[u8]) {
+        let content = Arc::new(receive(&self.store, content, Compression::Lz4).unwrap());
+        self.store.install_snapshot(InstallRequest { point, content });
     }
 
     fn store_snapshot(&self, term: u64, index: u64) {
-        let content = Box::new(Bytes::from(vec![index as u8; 1000]));
+        let content = Box::new(Filled(index as u8));
         self.store.store_snapshot(SnapshotRequest {
             point: point(term, index),
             content,
@@ -98,10 +115,18 @@ impl Running {
         });
     }
 
-    fn read(&self, index: u64) -> Result<LoadedSnapshot, Error> {
+    fn read(&self, index: u64) -> Result<(SnapshotPoint, Vec<u8>), String> {
         let (sender, receiver) = channel();
-        self.store.read_snapshot(Index(index), Box::new(move |read| sender.send(read).unwrap()));
-        receiver.recv_timeout(PATIENCE).expect("an answer")
+        let reply = move |opened| drop(sender.send(opened));
+        self.store.open_snapshot(Index(index), Box::new(reply));
+        let opened = receiver.recv_timeout(PATIENCE).expect("an answer").map_err(|e| e.to_string())?;
+        let mut bytes = Vec::new();
+        opened
+            .content
+            .open()
+            .and_then(|mut content| content.read_to_end(&mut bytes))
+            .map_err(|e| e.to_string())?;
+        Ok((opened.point, bytes))
     }
 }
 
@@ -164,19 +189,25 @@ fn what_was_asked_for_before_is_durable_first_and_what_is_asked_for_after_waits(
     assert_eq!(running.wait(), Event::SnapshotInstalled { index: Index(20) });
     running.wait_for(22);
     let (mut done, mut steps) = (fs.operations().into_iter(), Vec::new());
-    for step in
-        ["sync_data open-1", "rename open-", "rename tmp-snapshot-2-20-", "remove 0000", "write open-"]
-    {
+    for step in [
+        "sync_data open-1",
+        "rename open-",
+        "rename tmp-snapshot-2-20-",
+        "rename tmp-received",
+        "remove 0000",
+        "write open-",
+    ] {
         steps.extend(done.find(|operation| operation.starts_with(step)));
     }
-    assert_eq!(steps.len(), 5, "in this order: {steps:?} of {:?}", fs.operations());
+    assert_eq!(steps.len(), 6, "in this order: {steps:?} of {:?}", fs.operations());
     running.store.stop().unwrap();
     assert_eq!(load(dir.path()).term, Term(12));
 }
 
 #[test]
 fn an_installation_that_fails_before_it_exists_leaves_log_and_snapshots_as_they_are() {
-    for failing in ["create tmp-snapshot", "write tmp-snapshot", "sync tmp-snapshot", "rename tmp-snapshot"] {
+    let meta = ["create tmp-snapshot", "write tmp-snapshot", "sync tmp-snapshot", "rename tmp-snapshot"];
+    for failing in meta.into_iter().chain(["rename tmp-received"]) {
         let (dir, fs) = (directory(), TestFs::new());
         let running = start(Arc::new(fs.clone()), dir.path());
         running.append(1, 1..=5);
@@ -209,8 +240,7 @@ fn a_snapshot_that_cannot_count_is_not_installed() {
     running.install(1, 4);
     let failed = running.wait_for_snapshot();
     assert!(matches!(failed, Event::SnapshotInstallFailed { index: Index(4), .. }), "{failed:?}");
-    let (point, content) = (point(2, 20), Bytes::new());
-    running.store.install_snapshot(InstallRequest { point, content, compression: Compression::Off });
+    running.install_content(point(2, 20), &[]);
     let failed = running.wait_for_snapshot();
     assert!(matches!(failed, Event::SnapshotInstallFailed { index: Index(20), .. }), "{failed:?}");
     running.append(1, 6..=6);
@@ -246,7 +276,7 @@ fn a_snapshot_that_may_have_stayed_ends_the_store() {
     running.append(1, 1..=5);
     running.wait_for(5);
     // Nobody knows whether the renaming is durable, nor then the removal.
-    fs.fail_after("rename tmp-snapshot", "sync_dir");
+    fs.fail_after("rename tmp-received", "sync_dir");
     running.install(2, 20);
     let failed = running.wait_for_snapshot();
     assert!(matches!(failed, Event::Failed { .. }), "{failed:?}");
@@ -259,10 +289,12 @@ fn an_installation_is_given_up_when_the_node_stops_or_fails() {
     let running = start(Arc::new(Disk), dir.path());
     running.append(1, 1..=5);
     running.wait_for(5);
+    let content = Arc::new(receive(&running.store, CONTENT, Compression::Lz4).unwrap());
     running.store.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
-    running.install(2, 20);
+    running.store.install_snapshot(InstallRequest { point: point(2, 20), content });
     running.store.stop().unwrap();
     assert_eq!(state(&load(dir.path())), (0, 1, entries(1, 1..=5)));
+    assert!(names(dir.path()).iter().all(|name| !name.starts_with("tmp-")));
 
     let (dir, fs) = (directory(), TestFs::new());
     let running = start(Arc::new(fs.clone()), dir.path());
@@ -286,15 +318,15 @@ fn snapshots_stored_installed_and_read_take_their_turn() {
     running.append(2, 21..=22);
     running.store_snapshot(2, 22);
     let read = running.read(22).unwrap();
-    assert_eq!((read.point, &read.content[..]), (point(2, 22), &[22; 1000][..]));
+    assert_eq!(read, (point(2, 22), vec![22; 1000]));
     assert_eq!(running.wait_for_snapshot(), Event::SnapshotStored { index: Index(5), size_bytes: 1000 });
     assert_eq!(running.wait_for_snapshot(), Event::SnapshotInstalled { index: Index(20) });
     assert_eq!(running.wait_for_snapshot(), Event::SnapshotStored { index: Index(22), size_bytes: 1000 });
     // The one before the newest is there, too, decompressed.
     let read = running.read(20).unwrap();
-    assert_eq!((read.point, &read.content[..]), (point(2, 20), CONTENT));
+    assert_eq!(read, (point(2, 20), CONTENT.to_vec()));
     let gone = running.read(5).unwrap_err();
-    assert_eq!(gone.to_string(), "there is no snapshot at 5 any more");
+    assert_eq!(gone, "there is no snapshot at 5 any more");
     running.store.stop().unwrap();
     assert_eq!(state(&load(dir.path())), (22, 21, entries(2, 21..=22)));
 }
@@ -310,5 +342,5 @@ fn a_damaged_snapshot_is_not_read() {
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(path, bytes).unwrap();
-    assert!(running.read(20).unwrap_err().to_string().contains("LZ4 frame"));
+    assert!(running.read(20).unwrap_err().contains("LZ4 frame"));
 }

@@ -34,11 +34,11 @@ use super::fs::Fs;
 use super::list::{ClosedName, Listing, OpenName, SnapshotName};
 use super::metadata::Metadata;
 use super::segment::{FORMAT, Segment, Tail};
-use super::snapshot;
+use super::snapshot::{self, StoredSnapshot};
 use crate::codec::Reader;
-use crate::raft::{Entry, EntryKind, Index, ServerId, SnapshotPoint, Term};
+use crate::raft::{Entry, EntryKind, Index, ServerId, SnapshotPoint, SnapshotSource, Term};
 use bytes::Bytes;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -53,13 +53,13 @@ pub enum AutoRecovery {
 
 /// What the directory held.
 #[derive(Debug, Clone)]
-pub struct Loaded {
+pub struct Loaded<T = Bytes> {
     /// Persisted term.
     pub term: Term,
     /// Vote given in that term.
     pub voted_for: Option<ServerId>,
     /// Newest snapshot.
-    pub snapshot: Option<LoadedSnapshot>,
+    pub snapshot: Option<LoadedSnapshot<T>>,
     /// Index of the first entry; the next index to append if there is none.
     pub first_index: Index,
     /// The log. It may begin before the snapshot's index.
@@ -68,7 +68,7 @@ pub struct Loaded {
     pub notes: Vec<String>,
 }
 
-impl Loaded {
+impl<T> Loaded<T> {
     /// Index of the next entry to append.
     pub fn next_index(&self) -> Index {
         Index(self.first_index.0 + self.entries.len() as u64)
@@ -83,11 +83,11 @@ impl Loaded {
 
 /// A snapshot in memory.
 #[derive(Debug, Clone)]
-pub struct LoadedSnapshot {
+pub struct LoadedSnapshot<T = Bytes> {
     /// Where it is in the log.
     pub point: SnapshotPoint,
-    /// Its decompressed content.
-    pub content: Bytes,
+    /// What became of its content; the bytes, if nothing else was made of them.
+    pub content: T,
 }
 
 /// Why the directory cannot be loaded.
@@ -134,7 +134,7 @@ impl Repair {
 
 /// A successful attempt: what was read, and what is to be done about the files.
 pub(super) struct Attempt {
-    pub(super) snapshot: Option<(SnapshotName, LoadedSnapshot)>,
+    pub(super) snapshot: Option<(SnapshotName, StoredSnapshot)>,
     pub(super) first_index: Index,
     pub(super) entries: Vec<Entry>,
     pub(super) repairs: Vec<Repair>,
@@ -173,11 +173,16 @@ impl Attempt {
 }
 
 /// Loads a directory; see the module.
-pub(super) fn load(dir: &mut LockedDirectory, recovery: AutoRecovery) -> Result<Loaded, Error> {
+pub(super) fn load<T>(
+    dir: &mut LockedDirectory,
+    recovery: AutoRecovery,
+    restore: impl FnOnce(&mut dyn Read) -> Result<T, String>,
+) -> Result<Loaded<T>, Error> {
     let (fs, path) = (&*dir.fs, dir.path.as_path());
     let listing = Listing::scan(fs, path).map_err(|e| Error::Load(describe("list", path, &e)))?;
-    let source = Source { fs, path };
+    let mut source = Source { fs, path, snapshot: None };
     source.settle().map_err(|e| Error::Load(describe("sync", path, &e)))?;
+    let content = source.read_snapshot(&listing, restore)?;
     let attempt = source.attempt_with(&listing, recovery)?;
     let needs_term = check_terms(dir.metadata, &attempt)?;
     source.repair(&attempt.repairs).map_err(Error::Load)?;
@@ -190,7 +195,10 @@ pub(super) fn load(dir: &mut LockedDirectory, recovery: AutoRecovery) -> Result<
     Ok(Loaded {
         term: dir.metadata.term,
         voted_for: dir.metadata.voted_for,
-        snapshot: attempt.snapshot.map(|(_, snapshot)| snapshot),
+        snapshot: attempt
+            .snapshot
+            .zip(content)
+            .map(|((_, StoredSnapshot { point, .. }), content)| LoadedSnapshot { point, content }),
         first_index: attempt.first_index,
         entries: attempt.entries,
         notes: attempt.notes,
@@ -205,7 +213,10 @@ pub(super) fn preview(
     recovery: AutoRecovery,
 ) -> Result<Attempt, Error> {
     let listing = Listing::scan(fs, path).map_err(|e| Error::Load(describe("list", path, &e)))?;
-    let attempt = Source { fs, path }.attempt_with(&listing, recovery)?;
+    let mut source = Source { fs, path, snapshot: None };
+    source
+        .read_snapshot(&listing, |content| io::copy(content, &mut io::sink()).map_err(|e| e.to_string()))?;
+    let attempt = source.attempt_with(&listing, recovery)?;
     check_terms(metadata, &attempt)?;
     Ok(attempt)
 }
@@ -234,6 +245,8 @@ fn check_terms(metadata: Metadata, attempt: &Attempt) -> Result<Option<Term>, Er
 struct Source<'a> {
     fs: &'a dyn Fs,
     path: &'a Path,
+    /// The newest one.
+    snapshot: Option<(SnapshotName, StoredSnapshot)>,
 }
 
 /// An open segment in memory.
@@ -256,7 +269,7 @@ impl Source<'_> {
     }
 
     fn attempt(&self, listing: &Listing) -> Result<Attempt, Damage> {
-        let snapshot = self.newest_snapshot(listing)?;
+        let snapshot = self.snapshot.clone();
         let mut repairs = Vec::new();
         let mut notes = Vec::new();
         let mut closed = drop_overlaps(&listing.closed, &mut repairs, &mut notes)?;
@@ -326,10 +339,18 @@ impl Source<'_> {
         self.fs.sync_dir(self.path)
     }
 
-    fn newest_snapshot(&self, listing: &Listing) -> Result<Option<(SnapshotName, LoadedSnapshot)>, Damage> {
+    /// Reads the newest snapshot.
+    fn read_snapshot<T>(
+        &mut self,
+        listing: &Listing,
+        restore: impl FnOnce(&mut dyn Read) -> Result<T, String>,
+    ) -> Result<Option<T>, Error> {
         let Some(name) = listing.snapshots.last().copied() else { return Ok(None) };
-        let (point, content) = snapshot::read(self.fs, self.path, name).map_err(Damage::fatal)?;
-        Ok(Some((name, LoadedSnapshot { point, content })))
+        let snapshot = snapshot::open(self.fs, self.path, name).map_err(Error::Load)?;
+        let mut content = snapshot.content.open().map_err(|e| Error::Load(e.to_string()))?;
+        let restored = restore(&mut content).map_err(Error::Load)?;
+        self.snapshot = Some((name, snapshot));
+        Ok(Some(restored))
     }
 
     fn read_segment(&self, name: impl std::fmt::Display) -> Result<Bytes, String> {

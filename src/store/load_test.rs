@@ -84,7 +84,8 @@ impl Built {
             configuration_index: Index(1),
         };
         let (names, cancelled) = Default::default();
-        let target = Target { fs: &Disk, dir: self.path(), name, names: &names, cancelled: &cancelled };
+        let fs: Arc<dyn Fs> = Arc::new(Disk);
+        let target = Target { fs: &fs, dir: self.path(), name, names: &names, cancelled: &cancelled };
         target.write(&point, &Content(b"databases"), Compression::Lz4).unwrap();
         self
     }

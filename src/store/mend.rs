@@ -28,6 +28,10 @@ use bytes::Bytes;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Name of the folders for what moves away, before their number.
+pub(super) const FOLDER_PREFIX: &str = "removed-";
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,12 +64,12 @@ pub enum Step {
 }
 
 /// What is to be done to a directory.
-#[derive(Debug)]
 pub struct Mending {
     /// In the order in which they are done: the log only ever gets shorter at its end.
     pub steps: Vec<Step>,
     /// Last index of snapshot and log afterwards.
     pub last_index: Index,
+    fs: Arc<dyn Fs>,
     path: PathBuf,
     /// Kept from the look at the directory to the end of its repair, so that both see the same.
     lock: Option<directory::Lock>,
@@ -74,18 +78,25 @@ pub struct Mending {
 impl Mending {
     /// Finds out what is to be done, and changes nothing. No steps: a start loses nothing.
     pub fn plan(path: &Path) -> Result<Mending, Error> {
-        let found = Inspection::of(path)?;
+        Mending::plan_on(Arc::new(Disk), path)
+    }
+
+    pub(super) fn plan_on(fs: Arc<dyn Fs>, path: &Path) -> Result<Mending, Error> {
+        let found = Inspection::of_on(&*fs, path)?;
         let lock = lock_if_present(path)?;
-        let mut mending = Mending { steps: Vec::new(), last_index: Index(0), path: path.to_owned(), lock };
+        let (steps, last_index) = (Vec::new(), Index(0));
+        let mut mending = Mending { steps, last_index, fs, path: path.to_owned(), lock };
         if let Ok(contents) = &found.contents
             && !contents.is_lossy()
         {
             mending.last_index = contents.last_index;
             return Ok(mending);
         }
-        let listing = Listing::scan(&Disk, path).map_err(|e| Error::Load(describe("list", path, &e)))?;
+        let listing =
+            Listing::scan(&*mending.fs, path).map_err(|e| Error::Load(describe("list", path, &e)))?;
         let snapshot = mending.snapshot(&listing);
-        let mut log = Salvage::new(path, snapshot);
+        let fs = Arc::clone(&mending.fs);
+        let mut log = Salvage::new(&*fs, path, snapshot);
         log.closed(&listing);
         log.open(&listing)?;
         mending.last_index = Index(log.next.0 - 1);
@@ -98,8 +109,8 @@ impl Mending {
 
     fn snapshot(&mut self, listing: &Listing) -> Option<SnapshotName> {
         for name in listing.snapshots.iter().rev() {
-            match snapshot::read(&Disk, &self.path, *name) {
-                Ok(_) => return Some(*name),
+            match snapshot::check(&*self.fs, &self.path, *name) {
+                Ok(()) => return Some(*name),
                 Err(reason) => {
                     for file in [name.to_string(), name.meta()] {
                         self.steps.push(Step::Move { file, reason: reason.clone() });
@@ -118,15 +129,22 @@ impl Mending {
             Err(error) => error.to_string(),
         };
         let mut term = found.as_ref().map_or(highest, |metadata| metadata.term.max(highest));
+        let list = self.fs.list(&self.path);
+        let folders = list.map_err(|e| Error::Load(describe("list", &self.path, &e)))?;
         for name in ["metadata1", "metadata2"] {
-            let Ok(content) = fs::read(self.path.join(name)) else { continue };
-            let decoded = Metadata::decode(name, content);
-            if let Ok(Some(readable)) = decoded {
+            // A repair that was cut off may have moved them away already.
+            for folder in folders.iter().filter(|name| name.to_string_lossy().starts_with(FOLDER_PREFIX)) {
+                let moved = self.fs.read(&self.path.join(folder).join(name)).ok();
+                if let Some(Ok(Some(readable))) = moved.map(|content| Metadata::decode(name, content)) {
+                    term = term.max(readable.term);
+                }
+            }
+            let Ok(content) = self.fs.read(&self.path.join(name)) else { continue };
+            if let Ok(Some(readable)) = Metadata::decode(name, content) {
                 term = term.max(readable.term);
             }
-            if found.is_err() || !matches!(decoded, Ok(Some(_))) {
-                self.steps.push(Step::Move { file: name.into(), reason: reason.clone() });
-            }
+            // Also a sound one, whose place the new term may take.
+            self.steps.push(Step::Move { file: name.into(), reason: reason.clone() });
         }
         self.steps.push(Step::NewTerm { term: forced_term(term)?, reason });
         Ok(())
@@ -147,15 +165,16 @@ impl Mending {
                 (_, None) => Ok(()),
             };
             let failed = |e: io::Error| Error::Disk(format!("{}: {e}", step.file()));
-            done.and_then(|()| Disk.sync_dir(&self.path)).map_err(failed)?;
+            done.and_then(|()| self.fs.sync_dir(&self.path)).map_err(failed)?;
         }
         Ok(aside)
     }
 
     fn make_folder(&self) -> Result<PathBuf, Error> {
         for number in 1.. {
-            let folder = self.path.join(format!("removed-{number}"));
-            match fs::create_dir(&folder) {
+            let folder = self.path.join(format!("{FOLDER_PREFIX}{number}"));
+            // Durable before anything in it: what moved there must not go with it.
+            match self.fs.create_dir(&folder).and_then(|()| self.fs.sync_dir(&self.path)) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(Error::Disk(describe("create", &folder, &e))),
                 Ok(()) => return Ok(folder),
@@ -165,25 +184,25 @@ impl Mending {
     }
 
     fn set_aside(&self, file: &str, aside: &Path) -> io::Result<()> {
-        fs::rename(self.path.join(file), aside.join(file))?;
-        Disk.sync_dir(aside)
+        self.fs.rename(&self.path.join(file), &aside.join(file))?;
+        self.fs.sync_dir(aside)
     }
 
     /// The original is safe before the shorter one takes its place.
     fn cut(&self, file: &str, kept: &str, used: usize, aside: &Path) -> io::Result<()> {
         let original = self.path.join(file);
-        let bytes = fs::read(&original)?;
-        directory::write_whole(&Disk, aside, file, &bytes)?;
-        directory::write_whole(&Disk, &self.path, kept, &bytes[..used])?;
+        let bytes = self.fs.read(&original)?;
+        directory::write_whole(&*self.fs, aside, file, &bytes)?;
+        directory::write_whole(&*self.fs, &self.path, kept, &bytes[..used])?;
         if kept != file {
-            fs::remove_file(&original)?;
+            self.fs.remove(&original)?;
         }
         Ok(())
     }
 
     fn write_term(&self, term: Term) -> Result<io::Result<()>, Error> {
-        let mut metadata = Metadata::read(&Disk, &self.path)?;
-        metadata.write(&Disk, &self.path, term, None).map(Ok)
+        let mut metadata = Metadata::read(&*self.fs, &self.path)?;
+        metadata.write(&*self.fs, &self.path, term, None).map(Ok)
     }
 }
 
@@ -226,6 +245,7 @@ struct Sound {
 
 /// Collects what of the log is kept.
 struct Salvage<'a> {
+    fs: &'a dyn Fs,
     path: &'a Path,
     snapshot: Option<SnapshotName>,
     /// Index behind what is kept.
@@ -250,10 +270,10 @@ struct Run {
 }
 
 impl Salvage<'_> {
-    fn new(path: &Path, snapshot: Option<SnapshotName>) -> Salvage<'_> {
+    fn new<'a>(fs: &'a dyn Fs, path: &'a Path, snapshot: Option<SnapshotName>) -> Salvage<'a> {
         let next = snapshot.map_or(Index(1), |name| name.index.next());
         let highest_term = snapshot.map_or(Term(0), |name| name.term);
-        Salvage { path, snapshot, next, is_cut: false, highest_term, steps: Vec::new() }
+        Salvage { fs, path, snapshot, next, is_cut: false, highest_term, steps: Vec::new() }
     }
 
     fn closed(&mut self, listing: &Listing) {
@@ -333,7 +353,7 @@ impl Salvage<'_> {
     /// Everything up to the first fault. Zeros at the end are none in an open segment.
     fn sound(&self, file: &str) -> Sound {
         let broken = |fault: String| Sound { entries: Vec::new(), used: 0, fault: Some(fault) };
-        let bytes = match fs::read(self.path.join(file)) {
+        let bytes = match self.fs.read(&self.path.join(file)) {
             Ok(bytes) => Bytes::from(bytes),
             Err(e) => return broken(e.to_string()),
         };

@@ -5,8 +5,8 @@
 //!   makes it ours, [`LockedDirectory::bootstrap`] gives it a first configuration,
 //!   [`LockedDirectory::load`] reads everything.
 //! * While it runs: [`Store`] takes requests from any thread, never waits, and reports through a callback.
-//!   The threads `dqlite/disk` (log, term and vote), `dqlite/segments` (spare files) and `dqlite/snap`
-//!   (snapshots) do the work.
+//!   The threads `dqlite/disk` (log, term and vote), `dqlite/segments` (spare files), `dqlite/snap`
+//!   (snapshots) and `dqlite/read` (old entries) do the work.
 //!
 //! **Contract.** Requests become durable in the order in which they were made, and `Persisted { seq }` covers
 //! every request up to `seq`. It is sent only for what survives a power cut. After `Failed` nothing more is
@@ -28,10 +28,12 @@ mod mend;
 mod metadata;
 mod prepare;
 mod queue;
+mod read_back;
 mod recover;
 mod segment;
 mod snapshot;
 mod snapshot_writer;
+mod spool;
 #[cfg(test)]
 mod test_fs;
 mod truncate;
@@ -44,16 +46,20 @@ pub use install::InstallRequest;
 pub use load::{AutoRecovery, Loaded, LoadedSnapshot};
 pub use mend::{Mending, Step, give_to_owner};
 pub use metadata::Metadata;
+pub use read_back::OnEntries;
 pub use recover::Recovered;
-pub use snapshot::{Compression, SnapshotContent};
-pub use snapshot_writer::{OnRead, SnapshotRequest};
+pub use snapshot::{Compression, SnapshotContent, StoredContent, StoredSnapshot};
+pub use snapshot_writer::{OnOpen, SnapshotRequest};
+pub use spool::{Spool, Spooled, Spools};
 
 use crate::config::SEGMENT_SIZE;
 use crate::raft::{Entry, Index, Seq, ServerId, Term};
 use install::Install;
 use parking_lot::Mutex;
 use queue::{Queue, Request};
+use read_back::{ReadBack, Reader};
 use snapshot_writer::{Job, SnapshotWriter};
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,6 +115,8 @@ pub enum Event {
         /// Why.
         error: Error,
     },
+    /// There is more space than there was when a snapshot failed for lack of it.
+    SnapshotSpaceBack,
     /// A snapshot has durably taken the place of the log, which goes on at the next index.
     SnapshotInstalled {
         /// Last index it contains.
@@ -145,19 +153,23 @@ impl Default for Options {
 pub struct Store {
     queue: Arc<Queue>,
     /// Held while a job is given to both threads, so that they have them in the same order.
-    snapshots: Mutex<Option<Sender<Job>>>,
+    snapshots: Arc<Mutex<Option<Sender<Job>>>>,
+    /// Taken to end the thread.
+    reads: Option<Sender<ReadBack>>,
     cancelled: Arc<AtomicBool>,
+    spools: Spools,
     disk: Option<JoinHandle<Result<(), Error>>>,
     snap: Option<JoinHandle<()>>,
+    read: Option<JoinHandle<()>>,
     /// Last, so that the lock outlives the threads.
     _directory: LockedDirectory,
 }
 
 impl Store {
     /// Starts the threads. `loaded` is what [`LockedDirectory::load`] found in `directory`.
-    pub fn start(
+    pub fn start<T>(
         directory: LockedDirectory,
-        loaded: &Loaded,
+        loaded: &Loaded<T>,
         options: Options,
         on_event: OnEvent,
     ) -> Result<Store, Error> {
@@ -180,14 +192,27 @@ impl Store {
             names,
             on_event,
             cancelled: Arc::clone(&cancelled),
+            too_little: Cell::new(None),
         };
+        let reader = Reader::new(
+            Arc::clone(&directory.fs),
+            directory.path.clone(),
+            Arc::clone(&queue),
+            Arc::clone(&cancelled),
+        );
         let (snapshots, jobs) = channel();
+        let (reads, to_read) = channel();
+        let snapshots = Arc::new(Mutex::new(Some(snapshots)));
+        let (fs, dir) = (Arc::clone(&directory.fs), directory.path.clone());
         let mut store = Store {
             queue,
-            snapshots: Mutex::new(Some(snapshots)),
+            spools: Spools::new(fs, dir, Arc::clone(&cancelled), Arc::clone(&snapshots)),
+            snapshots,
+            reads: Some(reads),
             cancelled,
             disk: None,
             snap: None,
+            read: None,
             _directory: directory,
         };
         let failed = |e: io::Error| Error::Disk(format!("start a disk thread: {e}"));
@@ -195,6 +220,7 @@ impl Store {
         store.disk = Some(builder("dqlite/disk").spawn(move || writer.run()).map_err(failed)?);
         let snap = builder("dqlite/snap").spawn(move || snapshot_writer.run(&jobs)).map_err(failed)?;
         store.snap = Some(snap);
+        store.read = Some(builder("dqlite/read").spawn(move || reader.run(&to_read)).map_err(failed)?);
         Ok(store)
     }
 
@@ -233,10 +259,23 @@ impl Store {
         self.snapshot_job(Some(lend), Job::Install(Install { request, granted, returned: give_back }));
     }
 
-    /// Reads the newest snapshot at `index`, after what was asked of the snapshot thread before. It is an
+    /// Opens the newest snapshot at `index`, after what was asked of the snapshot thread before. It is an
     /// error if that has been replaced by newer ones.
-    pub fn read_snapshot(&self, index: Index, reply: OnRead) {
-        self.snapshot_job(None, Job::Read { index, reply });
+    pub fn open_snapshot(&self, index: Index, reply: OnOpen) {
+        self.snapshot_job(None, Job::Open { index, reply });
+    }
+
+    /// Where snapshots are received that [`Store::install_snapshot`] is to install.
+    pub fn spools(&self) -> Spools {
+        self.spools.clone()
+    }
+
+    /// Reads committed entries back: from `first` on, none behind `last`, as many as one message may have.
+    pub fn read_entries(&self, first: Index, last: Index, reply: OnEntries) {
+        if let Some(reads) = &self.reads {
+            // The thread lives as long as this sender.
+            let _ = reads.send(ReadBack { first, last, reply });
+        }
     }
 
     fn snapshot_job(&self, request: Option<Request>, job: Job) {
@@ -266,10 +305,21 @@ impl Store {
     pub fn stop(mut self) -> Result<(), Error> {
         self.end_snapshots();
         self.queue.close();
-        match self.disk.take().map(JoinHandle::join) {
+        let closed = self.disk.take().map(JoinHandle::join);
+        self.end_reads();
+        match closed {
             Some(Ok(result)) => result,
             // Its panics are caught, and it is taken only here.
             Some(Err(_)) | None => Err(Error::Closed),
+        }
+    }
+
+    /// Once the disk thread has ended: the reader may wait for it.
+    fn end_reads(&mut self) {
+        self.reads = None;
+        if let Some(read) = self.read.take() {
+            // As in `end_snapshots`.
+            let _ = read.join();
         }
     }
 
@@ -290,5 +340,6 @@ impl Drop for Store {
         if let Some(disk) = self.disk.take() {
             let _ = disk.join();
         }
+        self.end_reads();
     }
 }

@@ -23,6 +23,7 @@ use super::load::{self, AutoRecovery};
 use super::metadata::Metadata;
 use crate::config::FORCED_TERM_STEP;
 use crate::raft::{Configuration, Entry, EntryKind, Index, Term};
+use std::io::{self, Read};
 
 /// The entry that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,8 @@ impl LockedDirectory {
         configuration: &Configuration,
         recovery: AutoRecovery,
     ) -> Result<Recovered, Error> {
-        let loaded = self.load(recovery).map_err(|error| match error {
+        let checked = |content: &mut dyn Read| io::copy(content, &mut io::sink()).map_err(|e| e.to_string());
+        let loaded = self.load_with(recovery, checked).map_err(|error| match error {
             Error::Load(reason) => Error::Recover(format!("io: {reason}")),
             other => other,
         })?;

@@ -3,6 +3,7 @@ use crate::config::FORCED_TERM_STEP;
 use crate::raft::{Role, Server, ServerId};
 use crate::store::crash_fs::{CrashFs, Model, Random, files};
 use parking_lot::Mutex;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -142,6 +143,9 @@ fn a_crash_at_any_point_leaves_the_old_log_or_the_forced_configuration() {
             found.push(loaded.entries.len());
         }
     }
+    let text = format!("crash simulation: a recovery, {} crash points\n", models.lock().len());
+    // Also shown when the test passes.
+    std::io::stderr().write_all(text.as_bytes()).unwrap();
     assert!(found.len() > 10 && found.first() == Some(&2) && found.last() == Some(&3), "{found:?}");
     assert!(found.iter().all(|count| matches!(count, 2 | 3)), "{found:?}");
 }

@@ -40,9 +40,22 @@ fn golden_meta() -> Vec<u8> {
 }
 
 fn write(dir: &Path, content: &Content, compression: Compression) -> Result<(), String> {
-    let cancelled = AtomicBool::new(false);
-    let target = Target { fs: &Disk, dir, name: NAME, names: &Default::default(), cancelled: &cancelled };
-    target.write(&point(), content, compression)
+    let (fs, cancelled): (Arc<dyn Fs>, _) = (Arc::new(Disk), Arc::default());
+    let target = Target { fs: &fs, dir, name: NAME, names: &Default::default(), cancelled: &cancelled };
+    target.write(&point(), content, compression).map_err(|e| e.to_string())
+}
+
+/// All of the content of a file.
+fn decode_content(stored: Vec<u8>) -> Result<Vec<u8>, String> {
+    let (size, file) = (stored.len() as u64, Arc::new(stored));
+    let read = || {
+        let content = StoredContent::of("file".into(), file, size)?;
+        let mut bytes = Vec::new();
+        content.open()?.read_to_end(&mut bytes)?;
+        assert_eq!(bytes.len() as u64, content.size());
+        io::Result::Ok(bytes)
+    };
+    read().map_err(|e| e.to_string())
 }
 
 fn written(compression: Compression, content: &Content) -> tempfile::TempDir {
@@ -78,8 +91,11 @@ fn content_is_read_back_with_and_without_compression() {
         for len in [0, 8, 65_536, 65_537, 3_000_000] {
             let content = content(len);
             let dir = written(compression, &content);
-            let (found, bytes) = read(&Disk, dir.path(), NAME).unwrap();
-            assert_eq!(found, point());
+            let found = open(&Disk, dir.path(), NAME).unwrap();
+            assert_eq!(found.point, point());
+            assert_eq!(found.content.size(), len as u64);
+            let mut bytes = Vec::new();
+            found.content.open().unwrap().read_to_end(&mut bytes).unwrap();
             assert!(bytes == content.0, "{len} bytes, {compression:?}");
             let names: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
             assert_eq!(names.len(), 2, "no temporary file stays");
@@ -114,7 +130,34 @@ fn a_frame_that_announces_more_than_it_can_hold_allocates_nothing() {
     let dir = written(Compression::Lz4, &content(2000));
     let mut frame = fs::read(dir.path().join(NAME.to_string())).unwrap();
     frame[6..14].copy_from_slice(&u64::MAX.to_le_bytes());
-    assert!(decode_content(frame).unwrap_err().contains("more than the frame can hold"));
+    assert!(decode_content(frame).unwrap_err().contains("more than it can hold"));
+}
+
+#[test]
+fn a_frame_that_does_not_announce_its_size_is_counted() {
+    let plain = content(300_000).0;
+    let mut encoder = FrameEncoder::with_frame_info(FrameInfo::new().content_checksum(true), Vec::new());
+    encoder.write_all(&plain).unwrap();
+    let frame = encoder.finish().unwrap();
+    assert!(decode_content(frame.clone()).unwrap() == plain);
+    assert!(decode_content(frame[..frame.len() - 1].to_vec()).is_err());
+}
+
+#[test]
+fn a_snapshot_stays_readable_when_its_name_is_taken_away() {
+    for compression in [Compression::Lz4, Compression::Off] {
+        let content = content(300_000);
+        let dir = written(compression, &content);
+        let found = open(&Disk, dir.path(), NAME).unwrap().content;
+        let mut begun = found.open().unwrap();
+        begun.read_exact(&mut [0; 1000]).unwrap();
+        fs::remove_file(dir.path().join(NAME.to_string())).unwrap();
+        for (mut reader, from) in [(begun, 1000), (found.open().unwrap(), 0)] {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).unwrap();
+            assert!(bytes == content.0[from..], "{compression:?}");
+        }
+    }
 }
 
 #[test]

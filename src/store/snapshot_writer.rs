@@ -1,4 +1,4 @@
-//! The snapshot thread, `dqlite/snap`: writes snapshots one at a time, reads them for other servers, and
+//! The snapshot thread, `dqlite/snap`: writes snapshots one at a time, opens them for other servers, and
 //! removes what they make superfluous. It owns the snapshot files and the closed segments behind the newest
 //! snapshot; the disk thread never touches those. The rest of the log is its own only while
 //! [`super::install`] has it on loan.
@@ -11,18 +11,20 @@ use super::error::Error;
 use super::fs::Fs;
 use super::install::Install;
 use super::list::{Listing, SnapshotName};
-use super::load::LoadedSnapshot;
-use super::snapshot::{self, Compression, SnapshotContent};
+use super::snapshot::{self, Compression, SnapshotContent, StoredSnapshot};
+use super::spool::Unwanted;
 use super::{Event, OnEvent};
-use crate::config::SNAPSHOTS_KEPT;
+use crate::config::{SNAPSHOT_SPACE_CHECK_MS, SNAPSHOT_SPACE_LEFT, SNAPSHOTS_KEPT};
 use crate::raft::{Index, SnapshotPoint};
 use parking_lot::Mutex;
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 /// A snapshot to be stored.
 pub struct SnapshotRequest {
@@ -36,8 +38,8 @@ pub struct SnapshotRequest {
     pub compression: Compression,
 }
 
-/// Receives a snapshot that was read, on the snapshot thread. It must not wait for the store.
-pub type OnRead = Box<dyn FnOnce(Result<LoadedSnapshot, Error>) + Send>;
+/// Receives a snapshot that was opened, on the snapshot thread. It must not wait for the store.
+pub type OnOpen = Box<dyn FnOnce(Result<StoredSnapshot, Error>) + Send>;
 
 /// Something the snapshot thread is to do.
 pub(super) enum Job {
@@ -47,10 +49,12 @@ pub(super) enum Job {
         closed: Receiver<()>,
     },
     Install(Install),
-    Read {
+    Open {
         index: Index,
-        reply: OnRead,
+        reply: OnOpen,
     },
+    /// Done by dropping it.
+    Remove(Unwanted),
 }
 
 /// The state of the snapshot thread.
@@ -61,24 +65,45 @@ pub(super) struct SnapshotWriter {
     pub(super) on_event: Arc<OnEvent>,
     /// Set to give up a snapshot that is being written.
     pub(super) cancelled: Arc<AtomicBool>,
+    /// The space that there was when it was too little for a snapshot.
+    pub(super) too_little: Cell<Option<u64>>,
 }
 
 impl SnapshotWriter {
     /// Serves jobs until there is nobody left to send them.
     pub(super) fn run(&self, jobs: &Receiver<Job>) {
-        for job in jobs {
+        while let Some(job) = self.next_job(jobs) {
             match job {
                 Job::Store { request, closed } => self.store_guarded(&request, &closed),
                 Job::Install(install) => self.install(install),
-                Job::Read { index, reply } => reply(self.read_guarded(index)),
+                Job::Open { index, reply } => reply(self.open_guarded(index)),
+                Job::Remove(unwanted) => drop(unwanted),
             }
         }
     }
 
+    /// The next job; meanwhile looks for the space that a snapshot lacked.
+    fn next_job(&self, jobs: &Receiver<Job>) -> Option<Job> {
+        while let Some(too_little) = self.too_little.get() {
+            match jobs.recv_timeout(Duration::from_millis(SNAPSHOT_SPACE_CHECK_MS)) {
+                Err(RecvTimeoutError::Timeout) => {}
+                job => return job.ok(),
+            }
+            let more = too_little.saturating_add(SNAPSHOT_SPACE_LEFT);
+            if self.fs.free_space(&self.dir).is_none_or(|free| free >= more) {
+                self.too_little.set(None);
+                (self.on_event)(Event::SnapshotSpaceBack);
+            }
+        }
+        jobs.recv().ok()
+    }
+
     fn store_guarded(&self, request: &SnapshotRequest, closed: &Receiver<()>) {
         let index = request.point.index;
+        let space = self.fs.free_space(&self.dir);
         let stored = catch_unwind(AssertUnwindSafe(|| self.store(request, closed)))
             .unwrap_or_else(|_| Err(Error::Disk("the snapshot thread panicked".into())));
+        self.too_little.set(space.filter(|_| matches!(stored, Err(Error::NoSpace(_)))));
         (self.on_event)(match stored {
             Ok(()) => Event::SnapshotStored { index, size_bytes: request.content.size() },
             Err(error) => {
@@ -92,7 +117,7 @@ impl SnapshotWriter {
         let SnapshotRequest { point, content, trailing, compression } = request;
         closed.recv().map_err(|_| Error::Closed)?;
         let name = self.name(point)?;
-        self.target(name).write(point, &**content, *compression).map_err(Error::Disk)?;
+        self.target(name).write(point, &**content, *compression)?;
         // From here on the snapshot exists. What cannot be removed is only in the way, and tried again next
         // time.
         let names = self.names.lock();
@@ -106,7 +131,7 @@ impl SnapshotWriter {
 
     pub(super) fn target(&self, name: SnapshotName) -> snapshot::Target<'_> {
         let SnapshotWriter { fs, dir, names, cancelled, .. } = self;
-        snapshot::Target { fs: &**fs, dir, name, names, cancelled }
+        snapshot::Target { fs, dir, name, names, cancelled }
     }
 
     /// A name that sorts behind every other snapshot: start-up reads the last one. The clock restarts with
@@ -149,20 +174,19 @@ impl SnapshotWriter {
         self.fs.sync_dir(&self.dir)
     }
 
-    fn read_guarded(&self, index: Index) -> Result<LoadedSnapshot, Error> {
-        catch_unwind(AssertUnwindSafe(|| self.read(index)))
+    fn open_guarded(&self, index: Index) -> Result<StoredSnapshot, Error> {
+        catch_unwind(AssertUnwindSafe(|| self.open(index)))
             .unwrap_or_else(|_| Err(Error::Disk("the snapshot thread panicked".into())))
     }
 
-    fn read(&self, index: Index) -> Result<LoadedSnapshot, Error> {
+    fn open(&self, index: Index) -> Result<StoredSnapshot, Error> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(Error::Closed);
         }
         let listing = Listing::scan(&*self.fs, &self.dir).map_err(|e| Error::disk("list", &self.dir, &e))?;
         let name = listing.snapshots.iter().rfind(|name| name.index == index);
         let name = name.ok_or_else(|| Error::Disk(format!("there is no snapshot at {index} any more")))?;
-        let (point, content) = snapshot::read(&*self.fs, &self.dir, *name).map_err(Error::Disk)?;
-        Ok(LoadedSnapshot { point, content })
+        snapshot::open(&*self.fs, &self.dir, *name).map_err(Error::Disk)
     }
 }
 

@@ -190,6 +190,30 @@ fn a_snapshot_that_fails_leaves_no_files_and_the_log_goes_on() {
 }
 
 #[test]
+fn the_space_that_a_snapshot_lacked_is_told_when_it_is_there() {
+    let (dir, fs) = (directory(), TestFs::new());
+    let mut running = start(Arc::new(fs.clone()), dir.path());
+    running.append_to(2);
+    fs.set_space(1000);
+    fs.no_space(&["write tmp-snapshot"], usize::MAX);
+    let failed = running.snapshot_of(2, 0, Content(vec![1; 8]));
+    let no_space = matches!(failed, Event::SnapshotFailed { error: Error::NoSpace(_), .. });
+    assert!(no_space, "{failed:?}");
+    assert_eq!(running.events.recv_timeout(Duration::from_millis(1500)).ok(), None, "nothing has changed");
+    fs.free();
+    fs.set_space(1000 + SNAPSHOT_SPACE_LEFT);
+    let told = running.events.recv_timeout(Duration::from_secs(20));
+    assert_eq!(told, Ok(Event::SnapshotSpaceBack));
+    running.snapshot(2, 0);
+    // Of any other failure nobody knows when it is over.
+    running.append_to(3);
+    running.snapshot_of(3, 0, Broken);
+    fs.set_space(u64::MAX);
+    assert_eq!(running.events.recv_timeout(Duration::from_millis(1500)).ok(), None);
+    running.store.stop().unwrap();
+}
+
+#[test]
 fn a_snapshot_of_the_same_index_replaces_the_older_one_even_after_a_reboot() {
     let dir = directory();
     let mut running = start(Arc::new(Disk), dir.path());

@@ -1,13 +1,14 @@
 //! The system's file operations for tests: recorded, one at a time, held up or made to fail. For crashes see
 //! [`super::crash_fs`].
 
-use super::fs::{Disk, Existing, File, Fs};
+use super::fs::{Disk, Existing, File, Fs, ReadAt};
+use super::{Compression, Spool, Spooled, Spools, Store};
 use parking_lot::{Condvar, Mutex};
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long something may take that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,6 +23,7 @@ struct State {
     is_holding: bool,
     /// What there is no space for, and how many times more.
     full: Option<(Vec<&'static str>, usize)>,
+    space: Option<u64>,
 }
 
 /// Operations are named "sync_data open-1", "rename open-1 0000000000000001-0000000000000009" and so on.
@@ -71,6 +73,11 @@ impl TestFs {
     /// of its bytes to the file.
     pub(super) fn no_space(&self, operations: &[&'static str], times: usize) {
         self.shared.0.lock().full = Some((operations.to_vec(), times));
+    }
+
+    /// So much space is said to be free.
+    pub(super) fn set_space(&self, space: u64) {
+        self.shared.0.lock().space = Some(space);
     }
 
     /// There is space again.
@@ -136,7 +143,13 @@ impl Fs for TestFs {
         Disk.size(path)
     }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        Disk.read(path)
+        self.run(format!("read {}", name(path)), || Disk.read(path))
+    }
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
+        Disk.open_read(path)
+    }
+    fn free_space(&self, _: &Path) -> Option<u64> {
+        self.shared.0.lock().space
     }
     fn create(&self, path: &Path, existing: Existing) -> io::Result<Box<dyn File>> {
         let file = self.run(format!("create {}", name(path)), || Disk.create(path, existing))?;
@@ -147,6 +160,9 @@ impl Fs for TestFs {
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.run(format!("rename {} {}", name(from), name(to)), || Disk.rename(from, to))
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.run(format!("create_dir {}", name(path)), || Disk.create_dir(path))
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.run(format!("remove {}", name(path)), || Disk.remove(path))
@@ -189,4 +205,24 @@ impl File for TestFile {
     fn sync(&self) -> io::Result<()> {
         self.run("sync", |_| Ok(()))
     }
+}
+
+/// Begins to receive a snapshot, once the one before is gone.
+pub(super) fn begin(spools: &Spools, size: u64, compression: Compression) -> io::Result<Spool> {
+    let since = Instant::now();
+    loop {
+        match spools.begin(size, compression) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && since.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            begun => return begun,
+        }
+    }
+}
+
+/// As a leader's snapshot is received.
+pub(super) fn receive(store: &Store, content: &[u8], compression: Compression) -> io::Result<Spooled> {
+    let mut spool = begin(&store.spools(), content.len() as u64, compression)?;
+    spool.write(content)?;
+    spool.finish()
 }

@@ -41,7 +41,7 @@ pub(super) fn truncate(fs: &dyn Fs, dir: &Path, from: Index, segments: &Segments
             continue;
         }
         let entries = read(fs, &path, (from.0 - name.first.0) as usize)?;
-        let Spare { name: open, file } = segments.take()?;
+        let Spare { name: open, file, .. } = segments.take()?;
         let temporary = dir.join(format!("{TEMPORARY_PREFIX}{open}"));
         let open = dir.join(open.to_string());
         fs.rename(&open, &temporary).and_then(|()| synced(fs.sync_dir(dir))).map_err(failed)?;

@@ -281,8 +281,11 @@ impl Writer {
         let (mut current, count) = self.make_room(entries)?;
         self.buffer.clear();
         encode_batch(&mut self.buffer, &entries[..count]);
+        let (used, end) = (current.used, current.used + self.buffer.len() as u64);
+        let filled = current.spare.fill_ahead(used, end, self.segment_size);
         let file = &current.spare.file;
-        let written = file.write_at(&self.buffer, current.used).and_then(|()| synced(file.sync_data()));
+        let written =
+            filled.and_then(|()| file.write_at(&self.buffer, used)).and_then(|()| synced(file.sync_data()));
         if let Err(e) = written {
             let error = Error::disk("write", &self.path_of(&current.spare), &e);
             if matches!(error, Error::NoSpace(_)) {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::FILL_AHEAD_BYTES;
 use crate::raft::{EntryKind, ServerId, Term};
 use crate::store::fs::Disk;
 use crate::store::test_fs::TestFs;
@@ -26,12 +27,16 @@ fn load(dir: &Path) -> Loaded {
 }
 
 fn start_on(fs: Arc<dyn Fs>, dir: &Path) -> Running {
+    start_sized(fs, dir, SEGMENT_SIZE)
+}
+
+fn start_sized(fs: Arc<dyn Fs>, dir: &Path, segment_size: usize) -> Running {
     let mut directory = Directory::open_on(fs, dir).unwrap().lock().unwrap();
     let loaded = directory.load(AutoRecovery::On).unwrap();
     let (sender, events) = channel();
     let sender = Mutex::new(sender);
     let on_event: OnEvent = Box::new(move |event| drop(sender.lock().send(event)));
-    let options = Options { segment_size: SEGMENT_SIZE };
+    let options = Options { segment_size };
     Running { store: Store::start(directory, &loaded, options, on_event).unwrap(), events }
 }
 
@@ -134,10 +139,31 @@ fn what_queues_during_a_sync_is_made_durable_by_one_more() {
     fs.release();
     assert_eq!(running.wait_for(101), 2, "one report for the first request, one for all others");
     assert_eq!(running.store.queued_bytes(), 0);
-    // The format was written before.
-    assert_eq!((fs.count("write open-1"), fs.count("sync_data open-1")), (3, 2));
+    // Zeros and the format were written before.
+    assert_eq!((fs.count("write open-1"), fs.count("sync_data open-1")), (4, 3));
     running.store.stop().unwrap();
     assert_eq!(load(dir.path()).entries, all);
+}
+
+#[test]
+fn an_append_never_goes_to_blocks_that_are_only_reserved() {
+    let size = 2 * FILL_AHEAD_BYTES;
+    let (dir, fs) = (directory(), TestFs::new());
+    let running = start_sized(Arc::new(fs.clone()), dir.path(), size);
+    // The segment is waited for, so only its beginning is filled; the second append ends behind that.
+    let large = [entry(1, 8), entry(2, FILL_AHEAD_BYTES), entry(3, 8)];
+    running.append_each(1, &large[..1]);
+    running.wait_for(1);
+    let before = (fs.count("write open-1"), fs.count("sync_data open-1"));
+    running.append_each(2, &large[1..2]);
+    running.wait_for(2);
+    let after = (fs.count("write open-1"), fs.count("sync_data open-1"));
+    assert_eq!((after.0 - before.0, after.1 - before.1), (2, 2), "zeros and the append, each with its sync");
+    running.append_each(3, &large[2..]);
+    running.wait_for(3);
+    assert_eq!(fs.count("write open-1"), after.0 + 1, "there are zeros already");
+    running.store.stop().unwrap();
+    assert_eq!(load(dir.path()).entries, large);
 }
 
 #[test]

@@ -29,11 +29,13 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::codec::{Reader, Truncated};
-use crate::config::{APPEND_PAYLOAD_SIZE_MAX, RAFT_HEADER_SIZE_MAX, SNAPSHOT_PAYLOAD_SIZE_MAX};
+use crate::config::{
+    APPEND_BYTES_MAX, APPEND_PAYLOAD_SIZE_MAX, RAFT_HEADER_SIZE_MAX, SNAPSHOT_PAYLOAD_SIZE_MAX,
+};
 use crate::raft::configuration::{Configuration, ConfigurationError};
 use crate::raft::message::{
     AppendEntries, AppendEntriesResult, Features, InstallSnapshot, Message, RequestVote, RequestVoteResult,
-    TimeoutNow,
+    SnapshotData, TimeoutNow,
 };
 use crate::raft::types::{Entry, EntryKind, Index, ServerId, Stamp, Term};
 
@@ -128,19 +130,23 @@ pub enum MessageError {
     Configuration(#[from] ConfigurationError),
 }
 
-/// A message as bytes: first the head, then the payloads, which are shared with whoever else holds them.
+/// A message as bytes: first the head, then the payloads, which are shared with whoever else holds them, or a
+/// snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
     /// Preamble and header.
     pub head: Bytes,
     /// What follows, none of them empty.
     pub payloads: Vec<Bytes>,
+    /// What follows instead, to be read while it is sent.
+    pub snapshot: Option<SnapshotData>,
 }
 
 impl Encoded {
     /// Bytes in all.
-    pub fn size(&self) -> usize {
-        self.head.len() + self.payloads.iter().map(Bytes::len).sum::<usize>()
+    pub fn size(&self) -> u64 {
+        let payloads = self.payloads.iter().map(Bytes::len).sum::<usize>();
+        (self.head.len() + payloads) as u64 + self.snapshot.as_ref().map_or(0, SnapshotData::size)
     }
 }
 
@@ -151,6 +157,7 @@ impl Encoded {
 /// If an entry is larger than the 32 bits of its size can say; the log on disk has the same limit.
 pub fn encode(message: Message) -> Encoded {
     let mut payloads = Vec::new();
+    let mut snapshot = None;
     let head = match message {
         Message::AppendEntries(message) => encode_append_entries(message, &mut payloads),
         Message::AppendEntriesResult(AppendEntriesResult { term, rejected, last_index, features }) => {
@@ -158,12 +165,16 @@ pub fn encode(message: Message) -> Encoded {
         }
         Message::RequestVote(message) => encode_request_vote(&message),
         Message::RequestVoteResult(message) => encode_request_vote_result(&message),
-        Message::InstallSnapshot(message) => encode_install_snapshot(message, &mut payloads),
+        Message::InstallSnapshot(message) => {
+            let head = encode_install_snapshot(&message);
+            snapshot = Some(message.data);
+            head
+        }
         Message::TimeoutNow(TimeoutNow { term, last_index, last_term }) => {
             encode_words(MessageType::TimeoutNow, &[term.0, last_index.0, last_term.0])
         }
     };
-    Encoded { head, payloads }
+    Encoded { head, payloads, snapshot }
 }
 
 fn begin(kind: MessageType, header_size: usize) -> BytesMut {
@@ -221,7 +232,7 @@ fn encode_request_vote_result(message: &RequestVoteResult) -> Bytes {
     encode_words(MessageType::RequestVoteResult, &[words[0], words[1], flags])
 }
 
-fn encode_install_snapshot(message: InstallSnapshot, payloads: &mut Vec<Bytes>) -> Bytes {
+fn encode_install_snapshot(message: &InstallSnapshot) -> Bytes {
     let configuration = message.configuration.encode();
     // With the unused word: releases of C up to 1.18.6 send it, and nobody is known to mind it.
     let mut out = begin(MessageType::InstallSnapshot, INSTALL_SNAPSHOT_SIZE_MIN + configuration.len() + 8);
@@ -231,11 +242,8 @@ fn encode_install_snapshot(message: InstallSnapshot, payloads: &mut Vec<Bytes>) 
     out.put_u64_le(message.configuration_index.0);
     out.put_u64_le(configuration.len() as u64);
     out.put_slice(&configuration);
-    out.put_u64_le(message.data.len() as u64);
+    out.put_u64_le(message.data.size());
     out.put_u64_le(0);
-    if !message.data.is_empty() {
-        payloads.push(message.data);
-    }
     out.freeze()
 }
 
@@ -269,7 +277,7 @@ pub struct Head {
     message: Message,
     /// Sizes of the entries, which have no payload yet.
     entry_sizes: Vec<u32>,
-    payload_size: usize,
+    payload_size: u64,
 }
 
 impl Head {
@@ -292,34 +300,46 @@ impl Head {
     }
 
     /// Bytes that follow the header.
-    pub fn payload_size(&self) -> usize {
+    pub fn payload_size(&self) -> u64 {
         self.payload_size
     }
 
-    /// The message, whose entries or snapshot are slices of `payload`.
+    /// Whether the payload is a snapshot, for [`Head::complete_with`].
+    pub fn is_of_snapshot(&self) -> bool {
+        matches!(self.message, Message::InstallSnapshot(_))
+    }
+
+    /// The message, whose entries are slices of `payload`.
     ///
     /// # Panics
     /// If the payload does not have the size announced.
     pub fn complete(self, payload: Bytes) -> Message {
-        assert_eq!(payload.len(), self.payload_size, "the payload must be complete");
+        assert_eq!(payload.len() as u64, self.payload_size, "the payload must be complete");
         let mut message = self.message;
         let mut payload = Reader::new(payload);
-        match &mut message {
-            Message::AppendEntries(message) => {
-                for (entry, size) in message.entries.iter_mut().zip(self.entry_sizes) {
-                    entry.payload = payload.take(size as usize).expect("the payload is the sum of all sizes");
-                }
+        if let Message::AppendEntries(message) = &mut message {
+            // Messages of ours fit. One of C's may hold a whole log, all of which would stay in memory for as
+            // long as one of its entries does.
+            let apart = self.payload_size > APPEND_BYTES_MAX as u64 && message.entries.len() > 1;
+            for (entry, size) in message.entries.iter_mut().zip(self.entry_sizes) {
+                let slice = payload.take(size as usize).expect("the payload is the sum of all sizes");
+                entry.payload = if apart { Bytes::copy_from_slice(&slice) } else { slice };
             }
-            Message::InstallSnapshot(message) => message.data = payload.rest(),
-            _ => {}
         }
         message
     }
+
+    /// The message, whose snapshot is kept elsewhere.
+    pub fn complete_with(mut self, data: SnapshotData) -> Message {
+        if let Message::InstallSnapshot(message) = &mut self.message {
+            message.data = data;
+        }
+        self.message
+    }
 }
 
-fn payload_size(size: u64, limit: u64) -> Result<usize, MessageError> {
-    let refused = MessageError::PayloadSize { size, limit };
-    if size > limit { Err(refused) } else { usize::try_from(size).map_err(|_| refused) }
+fn payload_size(size: u64, limit: u64) -> Result<u64, MessageError> {
+    if size > limit { Err(MessageError::PayloadSize { size, limit }) } else { Ok(size) }
 }
 
 fn decode_append_entries(header: &mut Reader) -> Result<Head, MessageError> {
@@ -409,7 +429,7 @@ fn decode_install_snapshot(header: &mut Reader) -> Result<Head, MessageError> {
     let size = usize::try_from(header.u64()?).unwrap_or(usize::MAX);
     let configuration = Configuration::decode(header.take(size)?)?;
     let payload_size = payload_size(header.u64()?, SNAPSHOT_PAYLOAD_SIZE_MAX)?;
-    let data = Bytes::new();
+    let data = SnapshotData::new(Bytes::new());
     let message = InstallSnapshot { term, last_index, last_term, configuration_index, configuration, data };
     Ok(Head { message: Message::InstallSnapshot(message), entry_sizes: Vec::new(), payload_size })
 }

@@ -7,6 +7,8 @@
 //! Memory follows what has arrived, never what is announced: beyond 1 MiB both buffers at most double. A
 //! payload has a buffer of its own, so that entries kept in the log do not keep the bytes around them. It is
 //! filled from the socket directly, except for the little that arrived together with its header.
+//!
+//! The payload of a snapshot is not collected here: whoever owns the socket takes it away.
 
 use bytes::buf::Limit;
 use bytes::{Buf, BufMut, BytesMut};
@@ -24,6 +26,16 @@ pub struct MessageDecoder {
     partial: Option<Partial>,
 }
 
+/// What a stream is cut into.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// A whole message.
+    Message(Message),
+    /// A snapshot begins: the next bytes of the stream are its payload, [`Head::payload_size`] in all. What
+    /// is here of them is for [`MessageDecoder::take`], the rest is to be read without this decoder.
+    Snapshot(Head),
+}
+
 #[derive(Debug)]
 struct Partial {
     head: Head,
@@ -32,7 +44,7 @@ struct Partial {
 
 impl Partial {
     fn missing(&self) -> usize {
-        self.head.payload_size() - self.payload.len()
+        self.head.payload_size() as usize - self.payload.len()
     }
 
     /// How much to make room for. What a leader of ours sends gets exactly the memory it needs.
@@ -48,10 +60,11 @@ impl MessageDecoder {
     }
 
     /// The next message, if all of it is here. After an error the stream cannot be followed any more.
-    pub fn next_message(&mut self) -> Result<Option<Message>, MessageError> {
+    pub fn next_message(&mut self) -> Result<Option<Decoded>, MessageError> {
         let mut partial = match self.partial.take() {
             Some(partial) => partial,
             None => match self.next_head()? {
+                Some(head) if head.is_of_snapshot() => return Ok(Some(Decoded::Snapshot(head))),
                 Some(head) => Partial { head, payload: BytesMut::new() },
                 None => return Ok(None),
             },
@@ -66,7 +79,7 @@ impl MessageDecoder {
             self.partial = Some(partial);
             return Ok(None);
         }
-        Ok(Some(partial.head.complete(partial.payload.freeze())))
+        Ok(Some(Decoded::Message(partial.head.complete(partial.payload.freeze()))))
     }
 
     /// Takes a whole header. The preamble is checked before anything behind it is waited for.
@@ -84,6 +97,12 @@ impl MessageDecoder {
             self.bytes = BytesMut::from(&self.bytes[..]);
         }
         Head::decode(preamble, header).map(Some)
+    }
+
+    /// Takes at most so many bytes of what has arrived.
+    pub fn take(&mut self, most: u64) -> BytesMut {
+        let here = self.bytes.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        self.bytes.split_to(here)
     }
 
     /// Where to put the bytes that arrive next. Has room for at least one.

@@ -1,7 +1,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::*;
-use crate::raft::message::{AppendEntries, InstallSnapshot, TimeoutNow};
+use crate::raft::message::{AppendEntries, InstallSnapshot, SnapshotData, TimeoutNow};
 use crate::raft::types::{Entry, EntryKind, Index, Stamp, Term};
 use crate::wire::raft::encode;
 
@@ -39,11 +39,18 @@ fn feed(decoder: &mut MessageDecoder, mut bytes: &[u8], step: usize) -> Result<V
         assert!(size > 0, "no space to make progress");
         space.put_slice(&bytes[..size]);
         bytes = &bytes[size..];
-        while let Some(message) = decoder.next_message()? {
-            messages.push(message);
+        while let Some(decoded) = decoder.next_message()? {
+            messages.push(whole(decoded));
         }
     }
     Ok(messages)
+}
+
+fn whole(decoded: Decoded) -> Message {
+    match decoded {
+        Decoded::Message(message) => message,
+        Decoded::Snapshot(head) => panic!("{head:?}"),
+    }
 }
 
 fn conversation() -> (Vec<Message>, Vec<u8>) {
@@ -75,7 +82,7 @@ fn bytes_that_were_read_before_are_not_lost() {
         let mut decoder = MessageDecoder::new(BytesMut::from(&bytes[..before]));
         let mut decoded = Vec::new();
         while let Some(message) = decoder.next_message().unwrap() {
-            decoded.push(message);
+            decoded.push(whole(message));
         }
         decoded.extend(feed(&mut decoder, &bytes[before..], usize::MAX).unwrap());
         assert_eq!(decoded, messages, "{before} bytes read before");
@@ -102,21 +109,32 @@ fn a_bad_preamble_is_refused_before_its_header_arrives() {
 
 #[test]
 fn a_large_payload_that_is_announced_and_not_sent_takes_little_memory() {
+    let mut bytes = bytes_of(&append(1, &[400 << 20]));
+    bytes.truncate(PREAMBLE_SIZE + 40 + 16 + 8 + 8);
+    let mut decoder = MessageDecoder::default();
+    assert_eq!(feed(&mut decoder, &bytes, usize::MAX), Ok(vec![]));
+    assert!(decoder.space().get_ref().capacity() <= 2 * APPEND_BYTES_MAX);
+    assert!(!decoder.is_between_messages());
+}
+
+#[test]
+fn the_payload_of_a_snapshot_is_left_to_the_caller() {
     let snapshot = Message::InstallSnapshot(InstallSnapshot {
         term: Term(1),
         last_index: Index(1),
         last_term: Term(1),
         configuration_index: Index(1),
         configuration: Default::default(),
-        data: Bytes::from(vec![7; 8]),
+        data: SnapshotData::new(Bytes::from(vec![7; 24])),
     });
-    let mut bytes = bytes_of(&snapshot);
-    let size_at = bytes.len() - 8 - 16;
-    bytes[size_at..size_at + 8].copy_from_slice(&(60u64 << 30).to_le_bytes());
-    let mut decoder = MessageDecoder::default();
-    assert_eq!(feed(&mut decoder, &bytes, usize::MAX), Ok(vec![]));
-    assert!(decoder.space().get_ref().capacity() <= 2 * APPEND_BYTES_MAX);
-    assert!(!decoder.is_between_messages());
+    let bytes = [bytes_of(&heartbeat(1)), bytes_of(&snapshot), vec![7; 24], bytes_of(&heartbeat(2))].concat();
+    let mut decoder = MessageDecoder::new(BytesMut::from(&bytes[..]));
+    assert_eq!(whole(decoder.next_message().unwrap().unwrap()), heartbeat(1));
+    let Some(Decoded::Snapshot(head)) = decoder.next_message().unwrap() else { panic!() };
+    assert_eq!(head.payload_size(), 24);
+    assert_eq!(decoder.take(24), [7; 24][..]);
+    assert_eq!(whole(decoder.next_message().unwrap().unwrap()), heartbeat(2));
+    assert_eq!(decoder.take(24).len(), 0);
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn snapshot(data: &'static [u8]) -> InstallSnapshot {
         last_term: Term(1),
         configuration_index: Index(1),
         configuration: Configuration { servers: vec![server(1, Role::Voter), server(2, Role::Spare)] },
-        data: Bytes::from_static(data),
+        data: SnapshotData::new(Bytes::from_static(data)),
     }
 }
 
@@ -68,6 +68,24 @@ fn payloads_are_neither_copied_when_sent_nor_when_received() {
     let head = decode_header(MessageType::AppendEntries, header_of(&message)).unwrap();
     let Message::AppendEntries(received) = head.complete(payload.clone()) else { panic!() };
     assert_eq!(received.entries[0].payload.as_ptr(), payload.as_ptr());
+}
+
+#[test]
+fn an_entry_of_a_message_larger_than_ours_does_not_keep_the_others_in_memory() {
+    let entry = |size| Entry { term: Term(2), kind: EntryKind::Command, payload: vec![1; size].into() };
+    let received = |entries: Vec<Entry>| {
+        let payload: Vec<u8> = entries.iter().flat_map(|entry| entry.payload.to_vec()).collect();
+        let payload = Bytes::from(payload);
+        let message = Message::AppendEntries(append(entries));
+        let head = decode_header(MessageType::AppendEntries, header_of(&message)).unwrap();
+        assert_eq!(head.clone().complete(payload.clone()), message);
+        let Message::AppendEntries(received) = head.complete(payload.clone()) else { panic!() };
+        let shares = |entry: &Entry| payload.as_ptr_range().contains(&entry.payload.as_ptr());
+        received.entries.iter().map(shares).collect::<Vec<_>>()
+    };
+    assert_eq!(received(vec![entry(APPEND_BYTES_MAX - 8), entry(8)]), [true, true]);
+    assert_eq!(received(vec![entry(APPEND_BYTES_MAX), entry(8)]), [false, false]);
+    assert_eq!(received(vec![entry(APPEND_BYTES_MAX + 8)]), [true], "nothing else is in it");
 }
 
 #[test]
@@ -162,7 +180,7 @@ fn entries_that_make_no_sense_are_refused() {
 fn payloads_above_the_limit_are_refused() {
     let decode = |header| decode_header(MessageType::AppendEntries, header);
     let limit = u32::try_from(APPEND_PAYLOAD_SIZE_MAX).unwrap();
-    assert_eq!(decode(one_entry(1, limit)).unwrap().payload_size(), limit as usize);
+    assert_eq!(decode(one_entry(1, limit)).unwrap().payload_size(), u64::from(limit));
     let size = u64::from(limit) + 8;
     let refused = MessageError::PayloadSize { size, limit: APPEND_PAYLOAD_SIZE_MAX };
     assert_eq!(decode(one_entry(1, limit + 8)), Err(refused));
@@ -184,11 +202,13 @@ fn a_snapshot_whose_configuration_does_not_fit_is_refused() {
 
 #[test]
 fn a_snapshot_without_the_unused_word_is_the_same() {
-    let message = Message::InstallSnapshot(snapshot(b"12345678"));
+    let snapshot = snapshot(b"12345678");
+    let message = Message::InstallSnapshot(snapshot.clone());
     let mut header = header_of(&message);
     header.truncate(header.len() - 8);
     let head = decode_header(MessageType::InstallSnapshot, header).unwrap();
-    assert_eq!(head.complete(Bytes::from_static(b"12345678")), message);
+    assert_eq!(head.payload_size(), 8);
+    assert_eq!(head.complete_with(snapshot.data), message);
 }
 
 #[test]
@@ -247,7 +267,7 @@ fn install_snapshot() -> impl Strategy<Value = Message> {
             last_term: Term(words[2]),
             configuration_index: Index(words[3]),
             configuration,
-            data: data.into(),
+            data: SnapshotData::new(Bytes::from(data)),
         })
     })
 }
@@ -301,9 +321,16 @@ proptest! {
         let preamble = Preamble::decode(*encoded.head.first_chunk().unwrap()).unwrap();
         let head = Head::decode(preamble, encoded.head.slice(PREAMBLE_SIZE..)).unwrap();
         let payload: Vec<u8> = encoded.payloads.concat();
-        prop_assert_eq!(head.payload_size(), payload.len());
-        prop_assert_eq!(encoded.size(), encoded.head.len() + payload.len());
-        prop_assert_eq!(head.complete(payload.into()), message);
+        prop_assert_eq!(encoded.size(), encoded.head.len() as u64 + head.payload_size());
+        prop_assert_eq!(head.is_of_snapshot(), encoded.snapshot.is_some());
+        let decoded = match encoded.snapshot {
+            Some(snapshot) => {
+                prop_assert_eq!(head.payload_size(), snapshot.size());
+                head.complete_with(snapshot)
+            }
+            None => head.complete(payload.into()),
+        };
+        prop_assert_eq!(decoded, message);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)] // the tools outside of test functions panic too
 
 use dqlite::config::{CHECKPOINT_THRESHOLD_FRAMES, PAGE_SIZE};
-use dqlite::db::{Fsm, Registry};
+use dqlite::db::{Fsm, Registry, Snapshot};
 use dqlite::raft::{EntryKind, Index};
 use dqlite::sqlite::{self, Step, Value};
 use dqlite::store::{AutoRecovery, Directory};
@@ -45,7 +45,7 @@ fn replay(directory: &Path) -> Registry {
     let mut applied = Index(0);
     if let Some(snapshot) = loaded.snapshot {
         applied = snapshot.point.index;
-        fsm.restore(snapshot.content).unwrap();
+        fsm.replace(&Snapshot::read_from(&mut &snapshot.content[..]).unwrap()).unwrap();
     }
     for (at, entry) in (loaded.first_index.0..).zip(loaded.entries) {
         if at > applied.0 && entry.kind == EntryKind::Command {
@@ -139,7 +139,7 @@ fn what_is_captured_from_a_replayed_directory_restores_to_the_same_rows() {
     assert!(content.len() > PAGE_SIZE);
     let vfs = Arc::new(Vfs::register(CHECKPOINT_THRESHOLD_FRAMES).unwrap());
     let restored = Arc::new(Registry::new(vfs, Arc::default()));
-    Fsm::new(restored.clone()).restore(content.into()).unwrap();
+    Fsm::new(restored.clone()).replace(&Snapshot::read_from(&mut &content[..]).unwrap()).unwrap();
     for (database, expected) in manifest["sql_after_replay"].as_object().unwrap() {
         check_database(name, &restored, database, expected);
     }

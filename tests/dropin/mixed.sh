@@ -3,7 +3,8 @@
 # snapshots in both directions, reads, stops in a truncation, and a rolling upgrade and back under load (mixed.py).
 # MIXED_ROUNDS sets how often everything is done; without it, dqlite-demo runs in the first two mixes only.
 # MIXED_SECONDS (5) sets how long the upgrades go on at least, MIXED_SCENARIOS the scenarios before them.
-# PEER_LIBRARY=DIR takes libdqlite.so.0 of another C release from there instead of Debian's.
+# PEER_LIBRARY=DIR takes libdqlite.so.0 of another C release from there instead of Debian's; then without the stops in
+# a truncation, which are known by the trace of Debian's C-raft.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/dropin/setup.sh
@@ -60,6 +61,8 @@ combination() {
 }
 
 upgrade_seconds=${MIXED_SECONDS:-5}
+scenarios="leaders membership roles snapshots reads"
+[ -n "${PEER_LIBRARY:-}" ] || scenarios="$scenarios truncation"
 for _ in $(seq "${MIXED_ROUNDS:-1}"); do
     LED=""
     combination ours C C
@@ -72,7 +75,7 @@ for _ in $(seq "${MIXED_ROUNDS:-1}"); do
     fi
     case $LED in *ours*) ;; *) fail "our library never led" ;; esac
     case $LED in *C*) ;; *) fail "the C library never led" ;; esac
-    for name in ${MIXED_SCENARIOS:-leaders membership roles snapshots reads truncation}; do
+    for name in ${MIXED_SCENARIOS:-$scenarios}; do
         scenario 200 mixed "$WORK" "$name"
     done
     scenario $((upgrade_seconds + 200)) mixed "$WORK" upgrade "$upgrade_seconds"

@@ -1,10 +1,17 @@
 //! Several nodes in one process, over real sockets and disks: what a cluster promises its clients.
 
 use crate::support::{Client, Failure, TestNode, free_address};
+use bytes::{Bytes, BytesMut};
 use dqlite::node::Node;
+use dqlite::raft::message::InstallSnapshot;
+use dqlite::raft::{Index, Message, SnapshotData, Term};
+use dqlite::wire::handshake::Protocol;
+use dqlite::wire::raft::encode;
 use dqlite::wire::request::{Request, Server};
 use dqlite::wire::response::Response;
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -76,6 +83,7 @@ impl Cluster {
         self.join_as(id, VOTER);
     }
 
+    /// A voter has to catch up for this, the others have not.
     pub fn join_as(&mut self, id: u64, role: u64) {
         let directory = TempDir::new().unwrap();
         let (latency_ms, set) = (self.latency_ms, self.set);
@@ -174,6 +182,20 @@ impl Cluster {
 }
 
 #[test]
+fn a_follower_that_was_away_gets_what_has_left_the_leaders_memory() {
+    let mut cluster = Cluster::of(3);
+    cluster.exec("CREATE TABLE t (v BLOB)");
+    let away = (cluster.leader_index() + 1) % 3;
+    cluster.members[away].stop();
+    // Too much for memory, too few entries for a snapshot.
+    for _ in 0..24 {
+        cluster.exec("INSERT INTO t VALUES (randomblob(1 << 20))");
+    }
+    cluster.members[away].start();
+    cluster.converge();
+}
+
+#[test]
 fn three_nodes_hold_the_same_database() {
     let cluster = Cluster::of(3);
     cluster.exec("CREATE TABLE t (n INTEGER)");
@@ -195,6 +217,84 @@ fn a_new_node_gets_a_snapshot_and_what_came_after() {
     cluster.join(3);
     cluster.exec("INSERT INTO t VALUES (2, NULL)");
     cluster.converge();
+}
+
+/// Names in a node's directory that begin like this.
+fn files(member: &Member, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(member.directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(prefix)).collect()
+}
+
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_snapshot_of_many_pieces_arrives_and_a_damaged_one_does_not() {
+    let mut cluster = Cluster::of(1);
+    cluster.exec("CREATE TABLE t (n INTEGER, pad BLOB)");
+    for _ in 0..200 {
+        cluster.exec("INSERT INTO t VALUES (1, randomblob(20000))");
+    }
+    cluster.join(2);
+    cluster.converge();
+    assert!(!files(&cluster.members[1], "snapshot-").is_empty());
+    eventually("the received file has its name", || files(&cluster.members[1], "tmp-").is_empty());
+    cluster.members[1].stop();
+    cluster.members[1].start();
+    cluster.converge();
+
+    // The end of the frame, its checksum, is the last thing that is read. Either may be the leader.
+    for member in &cluster.members {
+        eventually("no snapshot is written", || files(member, "tmp-").is_empty());
+        for path in files(member, "snapshot-").into_iter().filter(|path| path.extension().is_none()) {
+            let mut bytes = std::fs::read(&path).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+    cluster.join_as(3, 1);
+    let mut tried = 0;
+    eventually("it is sent", || {
+        tried += usize::from(!files(&cluster.members[2], "tmp-received").is_empty());
+        tried > 0
+    });
+    eventually("it is given up", || files(&cluster.members[2], "tmp-").is_empty());
+    assert_eq!(files(&cluster.members[2], "snapshot-"), [] as [PathBuf; 0]);
+    // A sound one takes its place.
+    for _ in 0..130 {
+        cluster.exec("INSERT INTO t VALUES (2, NULL)");
+    }
+    cluster.converge();
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_changes_nothing() {
+    let cluster = Cluster::of(1);
+    cluster.exec("CREATE TABLE t (n INTEGER)");
+    let mut stranger = BytesMut::from(&Protocol::Current.encode()[..]);
+    let address = Bytes::from(free_address().to_string());
+    Request::Connect(Server { id: 9, address }).encode(&mut stranger).unwrap();
+    let content = Bytes::from(vec![7; 1 << 20]);
+    let message = encode(Message::InstallSnapshot(InstallSnapshot {
+        term: Term(100),
+        last_index: Index(1000),
+        last_term: Term(100),
+        configuration_index: Index(1),
+        configuration: Default::default(),
+        data: SnapshotData::new(content.clone()),
+    }));
+    stranger.extend([message.head, content].concat());
+    let mut stream = TcpStream::connect(cluster.members[0].address).unwrap();
+    stream.write_all(&stranger).unwrap();
+    eventually("it arrives", || !files(&cluster.members[0], "tmp-received").is_empty());
+    eventually("it is refused", || files(&cluster.members[0], "tmp-received").is_empty());
+    cluster.exec("INSERT INTO t VALUES (1)");
+    assert_eq!(cluster.integer("SELECT count(*) FROM t"), 1);
 }
 
 #[test]

@@ -307,10 +307,15 @@ fn requests_in_flight_when_the_quorum_is_lost_are_told_whether_they_may_have_hap
     }
     // No lease any more, but still the leader.
     std::thread::sleep(Duration::from_millis(300));
+    let mut observer = Client::connect(address).unwrap();
     for (name, client, request, expected) in later {
+        // The configuration counts from the moment when it is in the log, and the next change is refused.
+        let changes = matches!(request, Request::Add(_));
         in_flight.add(name, client, request, expected);
-        // A change after another one.
-        std::thread::sleep(Duration::from_millis(20));
+        let begin = Instant::now();
+        while changes && brief(observer.call(Request::Cluster { format: 1 })) != "4 servers" {
+            assert!(begin.elapsed() < Duration::from_secs(10), "the change is not in the log");
+        }
     }
 
     let mut refused = vec!["idle transaction"];

@@ -84,7 +84,10 @@ impl Checker {
             if committed.term >= term || index < status.first_index || index <= status.snapshot_index {
                 continue;
             }
-            if raft.entry(index) != Some(&committed.entry) {
+            // Of what has left memory, only the term tells.
+            let whole = raft.entry(index);
+            let lacks = raft.term_at(index) != Some(committed.entry.term);
+            if lacks || whole.is_some_and(|entry| *entry != committed.entry) {
                 return Err(format!(
                     "leader completeness: leader {} of term {term} lacks entry {index}, committed in term {}",
                     node + 1,
@@ -108,6 +111,10 @@ impl Checker {
             return Ok(());
         }
         let term = message.term();
+        // Its disk or C's habits may delay a message; but nobody sends entries in the term of another.
+        if matches!(message, Message::AppendEntries(_)) && self.leaders.get(&term) != Some(&node) {
+            return Err(format!("server {} sends entries in term {term}, which it did not lead", node + 1));
+        }
         if disk.term < term || (disk.term == term && vote.is_some() && disk.voted_for != vote) {
             return Err(format!(
                 "server {} speaks of a term or vote that is not durable: {message:?}",
@@ -118,6 +125,17 @@ impl Checker {
             Some(candidate) => self.voted(node, term, candidate),
             None => Ok(()),
         }
+    }
+
+    /// What a server wants to read back is on its disk.
+    pub fn evicted(&self, node: usize, raft: &Raft, (first, last): (Index, Index), disk: &Disk) -> Verdict {
+        for index in (first.0..=last.0).map(Index) {
+            let term = raft.term_at(index);
+            if term.is_none() || disk.entry(index.0).map(|entry| entry.term) != term {
+                return Err(format!("server {} has entry {index} neither in memory nor on disk", node + 1));
+            }
+        }
+        Ok(())
     }
 
     /// One vote a term, restarts or not.
@@ -138,9 +156,9 @@ impl Checker {
             return Ok(());
         }
         let index = leader.match_index(id);
-        match leader.entry(index) {
-            Some(entry) if status.state == State::Leader && !disk.holds(index.0, entry.term) => {
-                Err(format!("the leader believes that server {id} has entry {index} of term {}", entry.term))
+        match leader.term_at(index) {
+            Some(term) if status.state == State::Leader && index > Index(0) && !disk.holds(index.0, term) => {
+                Err(format!("the leader believes that server {id} has entry {index} of term {term}"))
             }
             _ => Ok(()),
         }
@@ -187,7 +205,7 @@ impl Checker {
     /// entry, unless nobody else could be elected.
     pub fn changed(&self, raft: &Raft, first: Index, configuration: &Configuration) -> Verdict {
         let status = raft.status();
-        let committed = raft.entry(status.commit_index).is_none_or(|entry| entry.term == status.term);
+        let committed = raft.term_at(status.commit_index).is_none_or(|term| term == status.term);
         if !committed && configuration.voters().count() > 1 {
             return Err(format!(
                 "a change was made at {first} before term {} committed anything",
@@ -262,7 +280,9 @@ impl Checker {
 
 /// What a leader commits is of its own term (dissertation 3.6.2) and durable on a quorum.
 fn durable_on_a_quorum(raft: &Raft, configuration: &Configuration, index: Index, disks: &[&Disk]) -> Verdict {
-    let Some(entry) = raft.entry(index) else { return Ok(()) };
+    let Some(entry) = raft.entry(index) else {
+        return Err(format!("entry {index} is committed and has left memory"));
+    };
     if entry.term != raft.status().term && configuration.voters().count() > 1 {
         return Err(format!("entry {index} of term {} was committed by counting", entry.term));
     }

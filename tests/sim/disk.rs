@@ -64,8 +64,13 @@ impl Disk {
         if self.snapshot.as_ref().is_some_and(|(point, _)| index <= point.index.0) {
             return true;
         }
+        self.entry(index).is_some_and(|entry| entry.term == term)
+    }
+
+    /// The durable entry at `index`, if it is in the log.
+    pub fn entry(&self, index: u64) -> Option<&Entry> {
         let offset = index.checked_sub(self.first).map(|offset| offset as usize);
-        offset.and_then(|offset| self.entries.get(offset)).is_some_and(|entry| entry.term == term)
+        offset.and_then(|offset| self.entries.get(offset))
     }
 
     /// Carries out what the sync covers. What a full disk cannot do any more are appends, and installations,

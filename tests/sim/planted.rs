@@ -9,7 +9,7 @@ use crate::{in_parallel, number, run, write_trace};
 use dqlite::raft::Bug;
 use std::sync::Mutex;
 
-/// How many seeds may be needed. The slowest one takes 635.
+/// How many seeds may be needed. The slowest one takes 172.
 const SEEDS: u64 = 1000;
 
 /// The first seed up to `seeds` that fails with the defect, and why.

@@ -14,6 +14,10 @@ pub struct Settings {
     pub heartbeat_ms: u64,
     pub threshold: u64,
     pub trailing: u64,
+    /// Memory of the log; most entries take some 64 bytes.
+    pub log_memory: u64,
+    /// How many reads of old entries in a thousand fail, and as many find something else.
+    pub bad_reads: u64,
     /// How long faults last.
     pub duration_us: u64,
     pub delay_us: (u64, u64),
@@ -59,6 +63,8 @@ impl Settings {
             heartbeat_ms: election_ms / random.one_of(&[3, 6, 10]),
             threshold: random.one_of(&[4, 16, 64, 1000]),
             trailing: random.one_of(&[0, 4, 16, 64]),
+            log_memory: random.one_of(&[0, 0, 100, 1000, 1000, 1 << 20]),
+            bad_reads: random.one_of(&[0, 10, 200]),
             duration_us: seconds * 1_000_000,
             delay_us: if slow_network { (200, election_us / 6) } else { (50, 2000) },
             loss: random.one_of(&[0, 0, 10, 50, 150]),
@@ -86,6 +92,8 @@ impl Settings {
             heartbeat_ms: 100,
             threshold: 1000,
             trailing: 64,
+            log_memory: random.one_of(&[0, 1000, 1 << 20]),
+            bad_reads: 10,
             duration_us: seconds * 1_000_000,
             delay_us: (50, 500),
             loss: 0,
@@ -112,6 +120,7 @@ impl Settings {
             snapshot_threshold: self.threshold,
             snapshot_trailing: self.trailing,
             trailing_strategy: TrailingStrategy::Static,
+            log_memory_bytes: self.log_memory as usize,
         }
     }
 }

@@ -7,15 +7,18 @@ use crate::disk::{Disk, Done, Request};
 use crate::history::History;
 use crate::random::Random;
 use crate::settings::{Settings, address_of, id_of, node_of};
-use dqlite::raft::message::InstallSnapshot;
+use bytes::Bytes;
+use dqlite::raft::message::{InstallSnapshot, SnapshotData};
 use dqlite::raft::{
     Bug, Configuration, Entry, EntryKind, Index, Input, Message, Output, Outputs, Peer, Raft, Role, Seq,
-    Server, SnapshotPoint, State, Term, Time, Token,
+    Server, ServerId, SnapshotPoint, State, Term, Time, Token,
 };
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::io::Read;
 
 mod clients;
 mod faults;
+mod read_back;
 mod recovery;
 
 /// Longest time after the last fault in which everything must be well again.
@@ -33,6 +36,7 @@ enum Event {
     Unreachable { node: usize, life: u64, peer: usize },
     Synced { node: usize, life: u64 },
     SnapshotWritten { node: usize, life: u64, point: SnapshotPoint, list: Vec<u64> },
+    EntriesRead { node: usize, life: u64, to: ServerId, range: (Index, Index), asked: Term },
     Client { client: usize },
     Ask { client: usize, number: usize, node: usize },
     GiveUp { client: usize, number: usize },
@@ -337,6 +341,11 @@ impl World {
                     self.step(node, Input::SnapshotTaken { index, size_bytes: 100 });
                 }
             }
+            Event::EntriesRead { node, life, to, range, asked } => {
+                if alive(self, node, life) {
+                    self.entries_read(node, to, range, asked);
+                }
+            }
             Event::Client { client } => self.client(client),
             Event::Ask { client, number, node } => self.ask(client, number, node),
             Event::GiveUp { client, number } => {
@@ -438,9 +447,12 @@ impl World {
                 inputs.push_back(Input::SnapshotSent { to, ok });
             }
             Output::InstallSnapshot { snapshot: point, data } => {
-                let list = data.chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect();
+                let mut bytes = Vec::new();
+                data.open().unwrap().read_to_end(&mut bytes).unwrap();
+                let list = bytes.chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect();
                 self.nodes[node].disk.queue.push_back(Request::Install { point, list });
             }
+            Output::ReadEntries { to, first, last } => self.read_entries(node, to, (first, last)),
             Output::Commit { up_to } => self.commit(node, up_to, inputs),
             Output::Complete { token, result } => self.complete(node, token, result),
             Output::TakeSnapshot { index, term, configuration, configuration_index } => {
@@ -473,7 +485,7 @@ impl World {
         let before = match &server.disk.snapshot {
             _ if previous == Index(0) => Some(Term(0)),
             Some((point, _)) if point.index == previous => Some(point.term),
-            _ => raft.entry(previous).map(|entry| entry.term),
+            _ => raft.term_at(previous),
         };
         let verdict = self.checker.appended(node, first, &entries, before);
         let changes = entries.iter().any(|entry| entry.kind == EntryKind::Change);
@@ -659,7 +671,9 @@ impl World {
             last_term: point.term,
             configuration_index: point.configuration_index,
             configuration: point.configuration,
-            data: list.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into(),
+            data: SnapshotData::new(Bytes::from(
+                list.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(),
+            )),
         });
         self.send(from, to, message);
         true
@@ -771,6 +785,7 @@ impl Event {
             | Event::Unreachable { node, .. }
             | Event::Synced { node, .. }
             | Event::SnapshotWritten { node, .. }
+            | Event::EntriesRead { node, .. }
             | Event::Ask { node, .. } => Some(*node),
             _ => None,
         }

@@ -33,7 +33,7 @@ pub fn outcome(found: &Inspection) -> Outcome {
 /// A directory that cannot be looked at at all.
 pub fn unreadable(directory: &Path, error: &Error, json: bool) -> Outcome {
     let text = match error {
-        Error::Locked => "a running node uses it (or its lock cannot be opened): stop the node first".into(),
+        Error::Locked => "a running node uses it: stop the node first".into(),
         other => reason(other),
     };
     let directory = directory.display().to_string();
