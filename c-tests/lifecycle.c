@@ -466,28 +466,6 @@ static void damage_is_told_as_recovery_would_meet_it(void)
     dqlite_node_destroy(node);
 }
 
-/* ---- what this release refuses, and how ---- */
-
-static void a_server_object_keeps_settings_and_does_not_start(void)
-{
-    static const char *const others[] = {"127.0.0.1:1", "127.0.0.1:2"};
-    dqlite_server *server = NULL;
-    CHECK(dqlite_server_create(NULL, &server), DQLITE_MISUSE);
-    CHECK(dqlite_server_create(base, NULL), DQLITE_MISUSE);
-    CHECK(dqlite_server_create(base, &server), DQLITE_OK);
-    CHECK(dqlite_server_set_address(server, address), DQLITE_OK);
-    CHECK(dqlite_server_set_bind_address(server, other_address), DQLITE_OK);
-    CHECK(dqlite_server_set_auto_bootstrap(server, true), DQLITE_OK);
-    CHECK(dqlite_server_set_auto_join(server, others, 2), DQLITE_OK);
-    CHECK(dqlite_server_set_connect_func(server, connect_never, NULL), DQLITE_OK);
-    CHECK(dqlite_server_get_id(server) == 0, 1);
-    CHECK(dqlite_server_stop(server), DQLITE_ERROR);
-    CHECK(dqlite_server_handover(server), DQLITE_ERROR);
-    CHECK(dqlite_server_start(server), DQLITE_ERROR);
-    dqlite_server_destroy(server);
-    dqlite_server_destroy(NULL);
-}
-
 int main(int argc, char **argv)
 {
     checks_begin(argc, argv);
@@ -507,6 +485,5 @@ int main(int argc, char **argv)
     RUN(a_directory_in_use_is_not_recovered);
     RUN(a_server_left_alone_leads_again_with_its_rows);
     RUN(damage_is_told_as_recovery_would_meet_it);
-    RUN(a_server_object_keeps_settings_and_does_not_start);
     return checks_end();
 }

@@ -63,7 +63,8 @@ diff "$WORK/native-pc" "$WORK/native" >&2 || fail "Libs.private of pkgconfig/dql
 PROGRAM_FLAGS="-std=gnu11 -g -pthread $WARNINGS c-tests/checks.c c-tests/wire_client.c"
 build lifecycle cc c-tests/lifecycle.c $PROGRAM_FLAGS $FLAGS -lsqlite3
 build threads cc c-tests/threads.c $PROGRAM_FLAGS $FLAGS -lsqlite3
-build lifecycle-static cc c-tests/lifecycle.c $PROGRAM_FLAGS "-I$STAGE/include" "$STAGE/lib/libdqlite.a" -lsqlite3 \
+build server cc c-tests/server.c $PROGRAM_FLAGS $FLAGS -lsqlite3
+build server-static cc c-tests/server.c $PROGRAM_FLAGS "-I$STAGE/include" "$STAGE/lib/libdqlite.a" -lsqlite3 \
     $LIBS_PRIVATE
 FIRST=127.0.0.1:$(free_port)
 SECOND=127.0.0.1:$(free_port)
@@ -93,18 +94,20 @@ run_with_valgrind() {
 
 run_quietly lifecycle lifecycle
 run_quietly threads threads
+run_quietly server server
 export SQLITE_SINGLE_THREAD=1
 run_quietly threads-single-thread threads
 run_with_valgrind threads-single-thread threads
 unset SQLITE_SINGLE_THREAD
 run_with_valgrind lifecycle lifecycle
 run_with_valgrind threads threads
+run_with_valgrind server server
 
-say "lifecycle, linked statically, with log lines"
+say "server, linked statically, with log lines"
 mkdir "$WORK/static"
-LIBDQLITE_TRACE=4 timeout 120 "$WORK/lifecycle-static" "$WORK/static" "$FIRST" "$SECOND" 2> "$WORK/trace.log" \
-    || fail "lifecycle-static"
-grep -q "^LIBDQLITE\[.* ERROR .*dqlite_server_start is not available" "$WORK/trace.log" || fail "LIBDQLITE_TRACE=4"
+LIBDQLITE_TRACE=4 timeout 120 "$WORK/server-static" "$WORK/static" "$FIRST" "$SECOND" 2> "$WORK/trace.log" \
+    || fail "server-static"
+grep -q "^LIBDQLITE\[.* ERROR .*dqlite_server: .*/server-info:1: " "$WORK/trace.log" || fail "LIBDQLITE_TRACE=4"
 if grep -q -E "^LIBDQLITE\[.* (WARN|INFO|DEBUG) " "$WORK/trace.log"; then
     fail "LIBDQLITE_TRACE=4 lets more than errors through"
 fi

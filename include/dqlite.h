@@ -427,33 +427,40 @@ int dqlite_node_describe_last_entry(struct dqlite_node *n,
 
 /**
  * Creates a server that keeps its files in the existing directory `path`. Nothing is read or written yet.
+ *
+ * There is no text to ask for after a failure: set LIBDQLITE_TRACE=4 in the environment to see the reasons
+ * on standard error. They are shown from the first dqlite_server_start on.
  */
 DQLITE_API DQLITE_EXPERIMENTAL
 int dqlite_server_create(const char *path,
                          struct dqlite_server **server);
 
 /**
- * Destroys a server. NULL is allowed.
+ * Destroys a server. One that runs is stopped first. NULL is allowed.
  */
 DQLITE_API DQLITE_EXPERIMENTAL void dqlite_server_destroy(struct dqlite_server *server);
 
 /**
- * Sets the address at which the other servers reach this one. Required before the first start.
+ * Sets the address at which the other servers reach this one. Required before the first start; later starts
+ * keep the address of the first one.
+ *
+ * This and the other settings may be changed at any time and count from the next start on.
  */
 DQLITE_API DQLITE_EXPERIMENTAL
 int dqlite_server_set_address(struct dqlite_server *server,
                               const char *address);
 
 /**
- * Lets the first start found a new cluster.
+ * Lets the first start found a new cluster, of which this server is the only voter.
  */
 DQLITE_API DQLITE_EXPERIMENTAL
 int dqlite_server_set_auto_bootstrap(struct dqlite_server *server,
                                      bool on);
 
 /**
- * Lets the first start join the cluster of the servers with these `n` addresses. Further calls add to the
- * list.
+ * Lets the first start join the cluster of the servers with these `n` addresses, as a spare: nothing
+ * promotes it by itself. At least one of them should be a voter: others do not know who leads. Further calls
+ * add to the list. Later starts try these servers too.
  */
 DQLITE_API DQLITE_EXPERIMENTAL
 int dqlite_server_set_auto_join(struct dqlite_server *server,
@@ -468,7 +475,7 @@ int dqlite_server_set_bind_address(struct dqlite_server *server,
                                    const char *addr);
 
 /**
- * Uses `f` to connect to other servers; NULL restores plain TCP.
+ * Uses `f` to connect to the servers, this one included; NULL restores plain TCP.
  */
 DQLITE_API DQLITE_EXPERIMENTAL
 int dqlite_server_set_connect_func(struct dqlite_server *server,
@@ -476,7 +483,12 @@ int dqlite_server_set_connect_func(struct dqlite_server *server,
                                    void *arg);
 
 /**
- * Starts the server. This release cannot do it yet: returns DQLITE_ERROR and logs why (LIBDQLITE_TRACE=4).
+ * Starts the server and has it in its cluster: founds one, joins one, or comes back to the one of its files.
+ *
+ * Tries for at most 10 seconds to reach the leader, beside the time to load its data and that of connect
+ * functions that do not return. On DQLITE_ERROR nothing runs, and starting may be tried again; it keeps the
+ * id. A server that runs is refused, as is one that shall both found and join, or has damaged files. From
+ * then on it notes every 30 seconds in `path` who is in the cluster. It may be started again after a stop.
  */
 DQLITE_API DQLITE_EXPERIMENTAL
 int dqlite_server_start(struct dqlite_server *server);
@@ -492,7 +504,7 @@ DQLITE_API DQLITE_EXPERIMENTAL dqlite_node_id dqlite_server_get_id(struct dqlite
 DQLITE_API DQLITE_EXPERIMENTAL int dqlite_server_handover(struct dqlite_server *server);
 
 /**
- * Stops the server. DQLITE_ERROR if it does not run.
+ * Stops the server. DQLITE_ERROR if it does not run. Any thread may call it.
  */
 DQLITE_API DQLITE_EXPERIMENTAL int dqlite_server_stop(struct dqlite_server *server);
 

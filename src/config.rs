@@ -157,6 +157,20 @@ pub const HANDOVER_WAIT_MS: u64 = 16_000;
 /// Time between two attempts to have the leader change a role at a handover, in milliseconds.
 pub const HANDOVER_RETRY_MS: u64 = 50;
 
+/// Longest time for a `dqlite_server` to reach the leader of its cluster, to be added to it and to learn who
+/// is in it, in milliseconds. C has 5 seconds, but gives up when it meets no leader, so that servers which
+/// start together all fail: an election takes up to twice [`ELECTION_TIMEOUT_MS`].
+pub const SERVER_JOIN_TIMEOUT_MS: u64 = 10_000;
+/// Longest time of that for one server to say who leads, in milliseconds: one that is switched off must not
+/// use up what the next ones need.
+pub const LEADER_ANSWER_TIMEOUT_MS: u64 = 1500;
+/// Time between two attempts to join, in milliseconds: the cluster may be about to elect its leader.
+pub const SERVER_JOIN_RETRY_MS: u64 = 50;
+/// Time between two looks of a `dqlite_server` at who is in its cluster, in milliseconds, as in C.
+pub const SERVER_REFRESH_PERIOD_MS: u64 = 30_000;
+/// Largest file of a `dqlite_server`: as many servers as an answer of [`ANSWER_SIZE_MAX`] can list.
+pub const SERVER_FILE_SIZE_MAX: u64 = 4 << 20;
+
 /// Entries after which a snapshot is taken.
 pub const SNAPSHOT_THRESHOLD: u64 = 1024;
 /// Entries kept in the log behind a snapshot.

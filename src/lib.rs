@@ -8,6 +8,8 @@
 #![deny(unsafe_code)]
 
 #[doc(hidden)]
+pub mod client;
+#[doc(hidden)]
 pub mod codec;
 #[doc(hidden)]
 pub mod config;
@@ -22,6 +24,8 @@ pub mod net;
 pub mod node;
 #[doc(hidden)]
 pub mod raft;
+#[doc(hidden)]
+pub mod server;
 #[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod sqlite;

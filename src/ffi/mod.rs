@@ -80,11 +80,6 @@ impl Failure {
     fn misuse(text: impl Into<String>) -> Failure {
         Failure { code: MISUSE, text: text.into() }
     }
-
-    /// For what the C library can do and this release cannot.
-    fn not_available(what: &str) -> Failure {
-        Failure::error(format!("not available in this release yet: {what}"))
-    }
 }
 
 impl From<Error> for Failure {

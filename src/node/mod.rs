@@ -57,6 +57,11 @@ impl Connector for Embedder {
     }
 }
 
+/// Connects as the embedder says; with `None`, over TCP.
+pub fn connect_with(connect: Option<ConnectFunc>) -> Connect {
+    connect.map_or(Connect::Tcp, |connect| Connect::Custom(Arc::new(Embedder(connect))))
+}
+
 /// What went wrong, in the classes of the C API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -183,9 +188,14 @@ impl Node {
 
     /// Replaces the built-in TCP connect; `None` restores it.
     pub fn set_connect_func(&self, connect: Option<ConnectFunc>) -> Result<(), Error> {
+        self.set_connect(connect_with(connect))
+    }
+
+    /// The same, for who connects in this way too.
+    pub fn set_connect(&self, connect: Connect) -> Result<(), Error> {
         let mut life = self.life.lock();
         life.check_not_running()?;
-        life.connect = connect.map_or(Connect::Tcp, |connect| Connect::Custom(Arc::new(Embedder(connect))));
+        life.connect = connect;
         Ok(())
     }
 

@@ -5,5 +5,6 @@
 mod cluster;
 mod leadership;
 mod roles;
+mod server;
 mod single_node;
 mod support;
