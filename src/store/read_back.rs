@@ -6,8 +6,8 @@
 //! older than the newest few segments. A file that has gone away in the meantime was renamed or removed by a
 //! truncation, by a snapshot or by an installation: the names are read again.
 //!
-//! Whoever asks wants committed entries only. Nothing else is answered or kept, so no truncation matters; and
-//! what an installation has replaced is the business of whoever asked.
+//! Whoever asks wants entries that are committed and durable here, and no others. Nothing else is answered or
+//! kept, so no truncation matters; and what an installation has replaced is the business of whoever asked.
 //!
 //! A segment is read as a whole, because checksums cover whole batches, and kept for the next request, which
 //! most likely goes on where this one ends. Entries are copied out of it: the log of a slow network must not
