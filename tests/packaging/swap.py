@@ -19,7 +19,7 @@ import urllib.request
 from cluster import C, OURS, VOTER, Client, Cluster, Member, Refused, Session, Work, wait_for
 
 ROOT = sys.argv[1]
-DATABASE = "load.db"
+DATABASE = "test.db"
 # The daemon of go-dqlite gives a node that comes back its role within half a minute.
 ROLES_PATIENCE_S = 90
 [LIBRARY] = (os.path.join(path, "libdqlite.so.0") for path in glob.glob(f"{ROOT}/usr/lib/*-linux-gnu"))
