@@ -40,7 +40,7 @@ field() {
 download tests/dropin/go-app
 if [ ! -e build/go/raft/libraft.a ]; then
     mkdir -p build/go/raft
-    echo 'enum { RAFT_NOCONNECTION = 16 };' > build/go/raft/raft.h
+    printf '#include <stdbool.h>\nenum { RAFT_NOCONNECTION = 16 };\n' > build/go/raft/raft.h
     ar rc build/go/raft/libraft.a
 fi
 for major in "${@:-3}"; do
