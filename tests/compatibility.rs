@@ -17,6 +17,8 @@ use dqlite::wire::response::ResponseType;
 
 const DOCUMENT: &str = "docs/compatibility.md";
 const TEST_COLUMN: &str = "Test";
+/// Directories at the root in which nothing is run.
+const NOT_SOURCES: [&str; 5] = [".git", "build", "docs", "include", "target"];
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_default()
@@ -163,8 +165,11 @@ impl Named {
 /// Files that `make check` runs, or that what it runs reads.
 fn run_files() -> BTreeSet<String> {
     let mut files = BTreeSet::new();
-    for directory in ["src", "tests", "c-tests", "benches"] {
-        files_below(directory, &mut files);
+    for entry in fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if !NOT_SOURCES.contains(&name.as_str()) {
+            files_below(&name, &mut files);
+        }
     }
     let (rust, others): (BTreeSet<_>, BTreeSet<_>) =
         files.into_iter().partition(|path| path.ends_with(".rs"));
@@ -207,11 +212,10 @@ fn problem(reference: &str, run: &BTreeSet<String>) -> Option<String> {
         return (!found).then(|| format!("{path} has no test {name}"));
     }
     let code = code_of(path);
-    if path.ends_with(".c") && code.contains(&format!("static void {name}(void)")) {
-        return (!code.contains(&format!("RUN({name})"))).then(|| format!("{path} does not run {name}"));
-    }
-    let found = code.lines().any(|line| has_word(line, name));
-    (!found).then(|| format!("{name} does not occur in {path}"))
+    // A function of a C program has to be called, too.
+    let least = 1 + usize::from(code.contains(&format!("static void {name}(void)")));
+    let count = code.lines().filter(|line| has_word(line, name)).count();
+    (count < least).then(|| format!("{name} occurs {count} times in {path}"))
 }
 
 #[test]
@@ -252,7 +256,7 @@ fn what_make_check_leaves_out_is_no_proof() {
     for (reference, expected) in [
         ("tests/dropin/failover.py#main", "is not run"),
         ("tests/dropin/nosuch.py#main", "no such file"),
-        ("tests/dropin/mixed.py#nosuch", "does not occur"),
+        ("tests/dropin/mixed.py#nosuch", "occurs 0 times"),
         ("tests/compatibility.rs#run_files", "has no test"),
         ("c-tests/lifecycle.c", "no reference"),
     ] {
