@@ -264,8 +264,8 @@ DQLITE_API
 int dqlite_version_number(void);
 
 /**
- * Creates a node: checks the data directory and reads its metadata. No thread, no socket, no lock until
- * later calls.
+ * Creates a node: checks the data directory, removes unfinished files from it unless another node uses it,
+ * and reads its metadata. No thread and no socket until later calls.
  *
  * `id` is the server's identity and `address` where the other servers and the clients reach it: both belong
  * to the data directory and must be the same at every start. `data_dir` is an existing directory that this
