@@ -127,7 +127,7 @@ fn is_rust_test(path: &str, files: &BTreeSet<String>) -> bool {
 struct Named {
     /// Everything that may be the name of a file, without the directories before it.
     words: BTreeSet<String>,
-    /// Directories that tests in Rust read whole, and those that scripts write as `DIRECTORY/*`.
+    /// Directories that tests in Rust read whole, those that scripts write as `DIRECTORY/*`, and Go programs.
     directories: BTreeSet<String>,
     code: String,
 }
@@ -141,8 +141,12 @@ impl Named {
             paths.iter().filter(|path| path.ends_with(".rs")).map(|path| code_of(path)).collect();
         let literals = rust.split('"').map(|literal| literal.trim_start_matches('/'));
         let globs = code.split([' ', '"', '\n']).filter_map(|word| Some(word.split_once("/*")?.0));
-        let directories =
-            literals.chain(globs).filter(|path| path.contains('/')).map(str::to_owned).collect();
+        let go_programs = code.lines().filter(|line| line.contains("go build")).filter_map(|line| {
+            let directory = line.trim_start().strip_prefix("(cd ")?;
+            directory.split(' ').next()
+        });
+        let directories = literals.chain(globs).chain(go_programs).filter(|path| path.contains('/'));
+        let directories = directories.map(str::to_owned).collect();
         Named { words, directories, code }
     }
 
