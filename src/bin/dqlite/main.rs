@@ -92,8 +92,8 @@ impl Options {
     }
 }
 
-/// What was typed to call the program. Packages install it as `dqlite-dir`, because `/usr/bin/dqlite` belongs to
-/// another one, and advice must name the right one.
+/// What was typed to call the program. Packages install it as `dqlite-dir`, because `/usr/bin/dqlite` belongs
+/// to another one, and advice must name the right one.
 pub fn program_name() -> String {
     let typed = std::env::args_os().next().map(std::path::PathBuf::from);
     let name = typed.as_deref().and_then(|path| path.file_name()).and_then(|name| name.to_str());
