@@ -15,7 +15,7 @@ mkdir -p "$OUT"
 # pack FOLDER FILE: the same bytes for the same content.
 pack() {
     tar -C "$WORK" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$(git log -1 --format=%ct)" -c "$1" \
-        | xz -6 -T 1 > "$OUT/$2"
+        | xz -2 -T 1 > "$OUT/$2"
 }
 
 git archive --prefix="$NAME/" HEAD | tar -x -C "$WORK"
