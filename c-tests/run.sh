@@ -64,6 +64,7 @@ PROGRAM_FLAGS="-std=gnu11 -g -pthread $WARNINGS c-tests/checks.c c-tests/wire_cl
 build lifecycle cc c-tests/lifecycle.c $PROGRAM_FLAGS $FLAGS -lsqlite3
 build threads cc c-tests/threads.c $PROGRAM_FLAGS $FLAGS -lsqlite3
 build server cc c-tests/server.c $PROGRAM_FLAGS $FLAGS -lsqlite3
+build refusals cc c-tests/refusals.c $PROGRAM_FLAGS $FLAGS -lsqlite3
 build server-static cc c-tests/server.c $PROGRAM_FLAGS "-I$STAGE/include" "$STAGE/lib/libdqlite.a" -lsqlite3 \
     $LIBS_PRIVATE
 FIRST=127.0.0.1:$(free_port)
@@ -95,6 +96,7 @@ run_with_valgrind() {
 run_quietly lifecycle lifecycle
 run_quietly threads threads
 run_quietly server server
+run_quietly refusals refusals
 export SQLITE_SINGLE_THREAD=1
 run_quietly threads-single-thread threads
 run_with_valgrind threads-single-thread threads
@@ -102,6 +104,7 @@ unset SQLITE_SINGLE_THREAD
 run_with_valgrind lifecycle lifecycle
 run_with_valgrind threads threads
 run_with_valgrind server server
+run_with_valgrind refusals refusals
 
 say "server, linked statically, with log lines"
 mkdir "$WORK/static"
