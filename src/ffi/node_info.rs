@@ -149,7 +149,9 @@ fn checked(servers: Vec<Server>) -> Result<Configuration, Failure> {
     }
     let configuration = Configuration { servers };
     if configuration.voters().next().is_none() {
-        return Err(Failure::misuse("without a voter nobody could lead: at least one server must be a voter"));
+        return Err(Failure::misuse(
+            "without a voter nobody could lead: at least one server must be a voter",
+        ));
     }
     Ok(configuration)
 }
