@@ -1,7 +1,7 @@
 #!/bin/sh
 # The torture program of torture.c with a tool that watches it.
 #
-#   TORTURE_TOOL=valgrind|tsan|none   memcheck with the installed library, ThreadSanitizer with one built for it, neither
+#   TORTURE_TOOL=valgrind|tsan|none   memcheck on the installed library, ThreadSanitizer on one built for it, neither
 #   TORTURE_SECONDS=, TORTURE_SEED=   how long, and the random numbers
 #
 # tsan needs the nightly toolchain with rust-src, since the standard library is built with the sanitizer, too, and so is
@@ -35,10 +35,12 @@ build_for_tsan() {
     [ -d "$(rustc +nightly --print sysroot)/lib/rustlib/src" ] \
         || skip "no rust-src: rustup component add rust-src --toolchain nightly"
     say "building library and SQLite with ThreadSanitizer"
-    RUSTFLAGS="-Zsanitizer=thread --cfg rustix_use_libc" CFLAGS="-fsanitize=thread -g -O1" CARGO_PROFILE_DEV_OPT_LEVEL=1 \
-        CARGO_TARGET_DIR=build/tsan cargo +nightly rustc --quiet -Zbuild-std --target "$triple" --lib \
+    # rustix shall call the C library, whose mmap and munmap the sanitizer sees.
+    RUSTFLAGS="-Zsanitizer=thread --cfg rustix_use_libc" CFLAGS="-fsanitize=thread -g -O1" \
+        CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_TARGET_DIR=build/tsan cargo +nightly rustc --quiet -Zbuild-std --target "$triple" --lib \
         --features bundled-sqlite --crate-type staticlib
-    cc -std=gnu11 -g -O1 -pthread -fsanitize=thread $WARNINGS -I"$STAGE/include" -r -nostdlib -o "$WORK/torture.o" $SOURCES
+    cc -std=gnu11 -g -O1 -pthread -fsanitize=thread $WARNINGS -I"$STAGE/include" \
+        -r -nostdlib -o "$WORK/torture.o" $SOURCES
     cc -pthread -rdynamic -o "$WORK/torture" "$WORK/torture.o" "build/tsan/$triple/debug/libdqlite.a" \
         -Wl,--whole-archive "$(rustc +nightly --print target-libdir)/librustc-nightly_rt.tsan.a" \
         -Wl,--no-whole-archive -lstdc++ -lgcc_s -lutil -lrt -lpthread -lm -ldl
@@ -60,14 +62,17 @@ valgrind)
 tsan)
     rustup run nightly rustc --version > "$WORK/rustc.log" 2>&1 || skip "no nightly toolchain of rustup"
     build_for_tsan
-    TORTURE_SLOWNESS=5 TORTURE_SPARE_DESCRIPTORS=2 TSAN_OPTIONS="suppressions=c-tests/torture.tsan halt_on_error=0 exitcode=66" \
+    # The descriptors are those of its symbolizer.
+    TORTURE_SLOWNESS=5 TORTURE_SPARE_DESCRIPTORS=2 \
+        TSAN_OPTIONS="suppressions=c-tests/torture.tsan halt_on_error=0 exitcode=66" \
         timeout -k 5 "$LIMIT" "$WORK/torture" "$DATA" 2> "$WORK/tsan.log" || fail "see $WORK/tsan.log"
     ;;
 *)
     fail "TORTURE_TOOL is valgrind, tsan or none, not $TORTURE_TOOL"
     ;;
 esac
-grep -v -e '^#' -e OBJECT c-tests/symbols.txt | sed -n 's/^FUNC \(dqlite_.*\)/\1/p' | grep -v -e _trace$ > "$WORK/exported"
+# What dqlite.h does not declare ends with _trace.
+sed -n 's/^FUNC \(dqlite_.*\)/\1/p' c-tests/symbols.txt | grep -v '_trace$' > "$WORK/exported"
 grep -o 'X(dqlite_[a-z0-9_]*)' c-tests/torture.h | sed 's/X(\(.*\))/\1/' | LC_ALL=C sort > "$WORK/called"
 diff "$WORK/exported" "$WORK/called" >&2 || fail "FUNCTIONS of torture.h (>) are not those of symbols.txt (<)"
 say "ok"

@@ -378,7 +378,8 @@ static void set_snapshots(struct life *life)
 
 static void set_latency(struct life *life)
 {
-    static const unsigned long long nanoseconds[] = {0, 999999, 1000000, 3600000000000ULL, 3600000000001ULL, UINT64_MAX};
+    static const unsigned long long nanoseconds[] = {0,          999999, 1000000, 3600000000000ULL, 3600000000001ULL,
+                                                     UINT64_MAX};
     static const unsigned milliseconds[] = {0, 1, 20, 3600000, 3600001, UINT32_MAX};
     unsigned i = below(6);
     if (chance(50))
@@ -607,14 +608,13 @@ static void run_node(struct life *life)
 static void live_as_node(struct slot *slot)
 {
     struct life life = {slot, NULL, NULL, BROKEN};
-    int i;
+    int i, code;
     if (chance(20))
         create_in_vain(slot);
     if (!slot->group->keeps_rows && chance(50))
         scratch(slot);
-    check_created(&life,
-                  CALL(dqlite_node_create, (slot->group->ids[slot->member], address_of(slot), slot->directory, &life.node)),
-                  slot->group->keeps_rows ? OK : OK | ERROR);
+    code = CALL(dqlite_node_create, (slot->group->ids[slot->member], address_of(slot), slot->directory, &life.node));
+    check_created(&life, code, slot->group->keeps_rows ? OK : OK | ERROR);
     if (life.node == NULL)
         return;
     publish(&life);
