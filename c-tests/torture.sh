@@ -37,7 +37,8 @@ build_for_tsan() {
     say "building library and SQLite with ThreadSanitizer"
     # rustix shall call the C library, whose mmap and munmap the sanitizer sees.
     RUSTFLAGS="-Zsanitizer=thread --cfg rustix_use_libc" CFLAGS="-fsanitize=thread -g -O1" \
-        CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_TARGET_DIR=build/tsan cargo +nightly rustc --quiet -Zbuild-std --target "$triple" --lib \
+        CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_TARGET_DIR=build/tsan \
+        cargo +nightly rustc --quiet -Zbuild-std --target "$triple" --lib \
         --features bundled-sqlite --crate-type staticlib
     cc -std=gnu11 -g -O1 -pthread -fsanitize=thread $WARNINGS -I"$STAGE/include" \
         -r -nostdlib -o "$WORK/torture.o" $SOURCES
