@@ -74,7 +74,7 @@ SECOND=127.0.0.1:$(free_port)
 run_quietly() {
     say "$1"
     mkdir "$WORK/$1.data"
-    with_library 120 env -u LIBDQLITE_TRACE "$WORK/$2" "$WORK/$1.data" "$FIRST" "$SECOND" 2> "$WORK/$1.log" || fail "$1"
+    with_library 240 env -u LIBDQLITE_TRACE "$WORK/$2" "$WORK/$1.data" "$FIRST" "$SECOND" 2> "$WORK/$1.log" || fail "$1"
     [ ! -s "$WORK/$1.log" ] || fail "the library writes to standard error though LIBDQLITE_TRACE is not set"
 }
 
