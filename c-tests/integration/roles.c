@@ -22,6 +22,20 @@ static void wait_for_role(struct member *leader, dqlite_node_id id, int expected
     CHECK(role, expected);
 }
 
+/* The last change may not be committed yet, and there can be only one. */
+static void add_when_possible(struct member *leader, const struct member *added)
+{
+    int waited_ms, result = WIRE_REFUSED;
+    for (waited_ms = 0; waited_ms < PATIENCE_MS && result == WIRE_REFUSED; waited_ms += POLL_MS) {
+        result = wire_add(&leader->client, added->id, added->address);
+        if (result == WIRE_REFUSED) {
+            CHECK_TEXT(leader->client.error, "a configuration change is already in progress");
+            sleep_ms(POLL_MS);
+        }
+    }
+    CHECK(result, WIRE_OK);
+}
+
 static void servers_added_one_by_one_get_the_roles_that_are_missing(void)
 {
     struct member members[5];
@@ -30,7 +44,7 @@ static void servers_added_one_by_one_get_the_roles_that_are_missing(void)
     wait_until_leads(&members[0]);
     for (number = 1; number < 5; number++) {
         const struct member *added = &members[number];
-        CHECK(wire_add(&members[0].client, added->id, added->address), WIRE_OK);
+        add_when_possible(&members[0], added);
         wait_for_role(&members[0], added->id, number < 3 ? WIRE_VOTER : WIRE_STANDBY);
     }
     /* Who goes gives up what it has, as far as there is somebody; stopping is possible in any case. */
