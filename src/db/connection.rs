@@ -150,7 +150,9 @@ impl DatabaseConnection {
     /// EXEC_SQL: every statement of the text, with one list of parameters consumed from left to right.
     pub async fn exec_sql(&mut self, sql: Bytes, params: Params) -> Result<ExecResult, Failure> {
         self.begin_request();
-        let outcome = self.exec_all(&sql, params).await;
+        // SQLite copies a text without a NUL at its end, here once for each statement that is in it.
+        let text = [&sql[..], &[0]].concat();
+        let outcome = self.exec_all(&text, params).await;
         self.finish(outcome).await
     }
 
