@@ -1,6 +1,7 @@
 //! Connections to the other servers, on which we only write: the version word and CONNECT, then messages.
-//! [`Peers`] belongs to the Raft thread and never blocks; each peer has a queue and a task on the runtime of
-//! the clients that connects, writes and notices when the other side closes.
+//! [`Peers`] belongs to the Raft thread and never blocks; each peer has a queue and a task that connects, writes
+//! and notices when the other side closes. The tasks run on the Raft thread, too: what it queues leaves
+//! without waking anybody, and all that it queued in one go leaves together.
 //!
 //! ```text
 //! waiting --(something to send)--> connecting --> connected
@@ -116,6 +117,11 @@ impl Peers {
         let ticket = SnapshotTicket { to, sent: false, shared: self.shared.clone() };
         let encoded = encode(Message::InstallSnapshot(message));
         self.link(to, address).outbox.push_snapshot(encoded, Box::new(ticket));
+    }
+
+    /// Where tasks of peers run from now on; those of peers that were sent to before stay where they are.
+    pub fn run_on(&mut self, runtime: Handle) {
+        self.runtime = runtime;
     }
 
     /// Tells that a server has connected to us, or has sent something.

@@ -24,7 +24,39 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
+/// A connection on its way from one runtime to another.
+#[derive(Debug)]
+pub enum Detached {
+    /// Over TCP.
+    Tcp(std::net::TcpStream),
+    /// Over a Unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Detached {
+    /// The connection, in the runtime of the caller.
+    pub fn attach(self) -> io::Result<Stream> {
+        match self {
+            Detached::Tcp(stream) => TcpStream::from_std(stream).map(Stream::Tcp),
+            Detached::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
+        }
+    }
+}
+
 impl Stream {
+    /// The same connection, for another runtime. It stays open when this one is dropped.
+    pub fn detach(&self) -> io::Result<Detached> {
+        let own = match self {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        };
+        let same = own.try_clone_to_owned()?;
+        Ok(match self {
+            Stream::Tcp(_) => Detached::Tcp(same.into()),
+            Stream::Unix(_) => Detached::Unix(same.into()),
+        })
+    }
+
     /// Waits until there is something to read, the end of the stream included. May wake up for nothing.
     pub async fn readable(&self) -> io::Result<()> {
         match self {
@@ -83,4 +115,37 @@ fn send_pieces(socket: impl AsFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
 
 fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream as Other;
+    use std::time::Duration;
+
+    /// Long enough for anything that must happen.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn pair() -> (Stream, Other) {
+        let (own, other) = Other::pair().unwrap();
+        own.set_nonblocking(true).unwrap();
+        (Detached::Unix(own).attach().unwrap(), other)
+    }
+
+    async fn read(stream: &Stream) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(64);
+        tokio::time::timeout(PATIENCE, stream.readable()).await.expect("it is readable").unwrap();
+        stream.try_read(&mut (&mut bytes).limit(64)).unwrap();
+        bytes
+    }
+
+    #[tokio::test]
+    async fn a_detached_connection_outlives_the_one_that_it_was_detached_from() {
+        let (stream, mut other) = pair();
+        let detached = stream.detach().unwrap();
+        drop(stream);
+        other.write_all(b"still here").unwrap();
+        assert_eq!(read(&detached.attach().unwrap()).await, b"still here");
+    }
 }
