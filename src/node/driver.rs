@@ -5,7 +5,7 @@ use super::fault::Fence;
 use super::held::{Held, HeldMessages};
 use super::inbound::{Inbound, Received, receive_all};
 use super::membership::Membership;
-use crate::config::{APPLY_RETRY_MS, DISK_QUEUE_BYTES_MAX, INBOUND_MESSAGES_MAX};
+use crate::config::{APPEND_BYTES_MAX, APPLY_RETRY_MS, DISK_QUEUE_BYTES_MAX, INBOUND_MESSAGES_MAX};
 use crate::db::{self, Database, Fsm, Proposal, Refused, Registry, Snapshot};
 use crate::net::peer::{PeerEvent, Peers};
 use crate::raft::message::InstallSnapshot;
@@ -75,6 +75,7 @@ pub enum OrderKind {
 
 /// A transaction executed here whose entry is in the log and not yet committed.
 struct Pending {
+    /// Shared by those that were proposed together.
     token: Token,
     index: Index,
     term: Term,
@@ -150,8 +151,8 @@ pub struct Driver {
     tokens: u64,
     /// Why transactions were dropped last.
     voided_by: Refused,
-    /// The proposal that is being stepped: `Accepted` moves it to `pending`.
-    proposing: Option<Proposal>,
+    /// The proposals that are being stepped: `Accepted` moves them to `pending`.
+    proposing: Vec<Proposal>,
     pending: VecDeque<Pending>,
     waiting: HashMap<Token, Waiting>,
     held: HeldMessages,
@@ -210,7 +211,7 @@ impl Driver {
             blocked: false,
             tokens: 0,
             voided_by: Refused::NotLeader,
-            proposing: None,
+            proposing: Vec::new(),
             pending: VecDeque::new(),
             waiting: HashMap::new(),
             held: HeldMessages::default(),
@@ -324,11 +325,8 @@ impl Driver {
                 Ok(())
             }
             Event::Received(received) => self.on_received(received),
-            Event::Request(db::Request::Propose(proposal)) => self.propose(proposal),
-            Event::Request(db::Request::Read { done }) => {
-                let token = self.wait(Waiting::Read(done));
-                self.step(Input::Read { token })
-            }
+            Event::Request(db::Request::Propose(proposal)) => self.propose_all(proposal),
+            Event::Request(db::Request::Read { done }) => self.read(done),
             Event::Order(Order { kind, done }) => {
                 let token = self.wait(Waiting::Order(done));
                 self.step(match kind {
@@ -432,22 +430,51 @@ impl Driver {
         token
     }
 
-    fn propose(&mut self, proposal: Proposal) -> Result<(), Fault> {
-        if proposal.database.void_count() != proposal.void_count {
-            // It was built on transactions that have been dropped since.
-            let _ = proposal.done.send(Err(self.voided_by));
+    /// Proposes a transaction, and with it what else waits: they are one request to the disk and one message
+    /// to each follower.
+    fn propose_all(&mut self, first: Proposal) -> Result<(), Fault> {
+        let mut size = 0;
+        let mut next = Some(first);
+        let mut read = None;
+        while let Some(proposal) = next.take() {
+            size += proposal.command.len();
+            if proposal.database.void_count() == proposal.void_count {
+                self.proposing.push(proposal);
+            } else {
+                // It was built on transactions that have been dropped since.
+                let _ = proposal.done.send(Err(self.voided_by));
+            }
+            if size >= APPEND_BYTES_MAX {
+                break;
+            }
+            match self.parts.requests.try_recv() {
+                Ok(db::Request::Propose(proposal)) => next = Some(proposal),
+                Ok(db::Request::Read { done }) => read = Some(done),
+                Err(_) => {}
+            }
+        }
+        self.propose()?;
+        read.map_or(Ok(()), |done| self.read(done))
+    }
+
+    fn propose(&mut self) -> Result<(), Fault> {
+        if self.proposing.is_empty() {
             return Ok(());
         }
         let token = self.next_token();
-        let commands = vec![proposal.command.clone()];
-        self.proposing = Some(proposal);
+        let commands = self.proposing.iter().map(|proposal| proposal.command.clone()).collect();
         self.step(Input::Propose { token, commands })?;
-        if let Some(refused) = self.proposing.take() {
+        for refused in std::mem::take(&mut self.proposing) {
             // The core did not accept it: this transaction and what was built on it will never be published.
             refused.database.void_speculation();
             let _ = refused.done.send(Err(Refused::NotLeader));
         }
         Ok(())
+    }
+
+    fn read(&mut self, done: oneshot::Sender<Result<(), Refused>>) -> Result<(), Fault> {
+        let token = self.wait(Waiting::Read(done));
+        self.step(Input::Read { token })
     }
 
     fn step(&mut self, input: Input) -> Result<(), Fault> {
@@ -539,10 +566,11 @@ impl Driver {
         }
     }
 
-    fn accept(&mut self, token: Token, index: Index, term: Term) {
-        let Some(proposal) = self.proposing.take() else { return };
-        let Proposal { database, transaction, done, .. } = proposal;
-        self.pending.push_back(Pending { token, index, term, database, transaction, done });
+    fn accept(&mut self, token: Token, first_index: Index, term: Term) {
+        for (index, proposal) in (first_index.0..).map(Index).zip(self.proposing.drain(..)) {
+            let Proposal { database, transaction, done, .. } = proposal;
+            self.pending.push_back(Pending { token, index, term, database, transaction, done });
+        }
     }
 
     /// Applies in log order. A transaction executed here only has to be published.
@@ -581,8 +609,8 @@ impl Driver {
             Some(Waiting::Order(done)) => drop(done.send(result.map(drop))),
             // Transactions end when they are published, so only a refusal is news.
             None => {
-                if let Err(refusal) = result
-                    && self.pending.front().is_some_and(|own| own.token == token)
+                let Err(refusal) = result else { return };
+                while self.pending.front().is_some_and(|own| own.token == token)
                     && let Some(own) = self.pending.pop_front()
                 {
                     self.voided_by = refused(refusal);
