@@ -68,10 +68,25 @@ impl Stream {
     /// Appends what has arrived to `buffer`, as far as it has room, without waiting; 0 is the end of the
     /// stream.
     pub fn try_read<B: BufMut>(&self, buffer: &mut B) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.try_read_buf(buffer),
-            Stream::Unix(stream) => stream.try_read_buf(buffer),
-        }
+        let room = buffer.chunk_mut().len();
+        let mut read = None;
+        let outcome = {
+            let read_once = || {
+                let size = match self {
+                    Stream::Tcp(stream) => stream.try_read_buf(buffer),
+                    Stream::Unix(stream) => stream.try_read_buf(buffer),
+                }?;
+                read = Some(size);
+                // Nothing is left. To say so here spares the call that would only find that out: what arrives
+                // from now on makes the stream readable again.
+                if (1..room).contains(&size) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(size) }
+            };
+            match self {
+                Stream::Tcp(stream) => stream.try_io(Interest::READABLE, read_once),
+                Stream::Unix(stream) => stream.try_io(Interest::READABLE, read_once),
+            }
+        };
+        read.map_or(outcome, Ok)
     }
 
     /// Writes the beginning of `pieces`, as much as the socket takes, and waits until that is something. If
@@ -138,6 +153,21 @@ mod tests {
         tokio::time::timeout(PATIENCE, stream.readable()).await.expect("it is readable").unwrap();
         stream.try_read(&mut (&mut bytes).limit(64)).unwrap();
         bytes
+    }
+
+    #[tokio::test]
+    async fn a_read_that_took_all_leaves_the_stream_unreadable_until_more_arrives() {
+        let (stream, mut other) = pair();
+        for piece in ["one", "two"] {
+            other.write_all(piece.as_bytes()).unwrap();
+            assert_eq!(read(&stream).await, piece.as_bytes());
+            let more = tokio::time::timeout(Duration::ZERO, stream.readable()).await;
+            assert!(more.is_err(), "a call that finds nothing would follow");
+        }
+        other.write_all(b"last").unwrap();
+        drop(other);
+        assert_eq!(read(&stream).await, b"last");
+        assert_eq!(read(&stream).await, b"", "the end is not missed");
     }
 
     #[tokio::test]
