@@ -1,14 +1,14 @@
-//! What executing costs without anything around it, for `make bench`: one-row inserts through the replicating VFS up
-//! to the publishing of each transaction, as a session and the Raft thread make them but without log, sockets and other
-//! threads, beside plain SQLite in WAL mode with `synchronous=OFF`.
+//! What executing costs without anything around it, for `make bench`: one-row inserts through the replicating
+//! VFS up to the publishing of each transaction, as a session and the Raft thread make them but without log,
+//! sockets and other threads, beside plain SQLite in WAL mode with `synchronous=OFF`.
 //!
 //! ```text
 //! execute DIRECTORY
 //! ```
 //!
-//! The same work for both, in turns of a thousand inserts each. Counted is the processor time of the one thread that
-//! does it. Prints lines of a name, inserts for a second of processor time and the 99th percentile in microseconds
-//! (which is one of a wall clock).
+//! The same work for both, in turns of a thousand inserts each. Counted is the processor time of the one
+//! thread that does it. Prints lines of a name, inserts for a second of processor time and the 99th percentile
+//! in microseconds (which is one of a wall clock).
 
 use std::error::Error;
 use std::path::Path;
