@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The same work for both, in turns of a thousand inserts each. Counted is the processor time of the one
-//! thread that does it. Prints lines of a name, inserts for a second of processor time and the 99th percentile
-//! in microseconds (which is one of a wall clock).
+//! thread that does it. Prints lines of a name, inserts for a second of processor time and the 99th
+//! percentile in microseconds (which is one of a wall clock).
 
 use std::error::Error;
 use std::path::Path;
