@@ -13,7 +13,7 @@ LIBRARY_FILE := libdqlite.so.0.0.1
 STAGE        := $(CURDIR)/build/stage
 BUILT        := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: all help install stage demo deb dist deb-swap check sim-long kill9 faults mixed failover go bench compare compare-store fix deps clean
+.PHONY: all help install stage demo deb dist deb-swap check torture sim-long kill9 faults mixed failover go bench compare compare-store fix deps clean
 
 all: ## Build the library, shared and static, in release form
 	$(CARGO) build --release --lib
@@ -44,6 +44,9 @@ demo: deps stage ## Run a small program with a node inside, kill it, and show th
 
 check: deps ## Run every test; ends with a summary
 	@CARGO='$(CARGO)' sh tests/check.sh
+
+torture: deps stage ## All API functions with any arguments from several threads, 10 minutes (TORTURE_TOOL=valgrind|tsan|none, TORTURE_SECONDS=, TORTURE_SEED=)
+	@sh c-tests/torture.sh
 
 sim-long: ## Simulate 200,000 seeds of the Raft core, a minute each (SIM_RUNS=, SIM_FIRST=, SIM_SECONDS=, SIM_ONCE=, SIM_THREADS=)
 	@SIM_RUNS=$${SIM_RUNS:-200000} SIM_SECONDS=$${SIM_SECONDS:-60} $(CARGO) test -q \

@@ -500,9 +500,10 @@ pub unsafe extern "C" fn dqlite_node_recover(
     n_info: c_int,
 ) -> c_int {
     let body = |handle: &NodeHandle| {
+        let node = handle.node()?;
         // SAFETY: the module's contract for arrays.
         let configuration = unsafe { read_infos(infos, n_info) }?;
-        Ok(handle.node()?.recover(&configuration)?)
+        Ok(node.recover(&configuration)?)
     };
     // SAFETY: the module's contract for handles.
     unsafe { call(n, body) }
@@ -532,9 +533,10 @@ pub unsafe extern "C" fn dqlite_node_recover_ext(
 ) -> c_int {
     enable_if_asked();
     let body = |handle: &NodeHandle| {
+        let node = handle.node()?;
         // SAFETY: the module's contract for arrays.
         let configuration = unsafe { read_infos_ext(infos, n_info) }?;
-        Ok(handle.node()?.recover(&configuration)?)
+        Ok(node.recover(&configuration)?)
     };
     // SAFETY: the module's contract for handles.
     unsafe { call(n, body) }

@@ -153,5 +153,11 @@ fn checked(servers: Vec<Server>) -> Result<Configuration, Failure> {
             }
         }
     }
-    Ok(Configuration { servers })
+    let configuration = Configuration { servers };
+    if configuration.voters().next().is_none() {
+        return Err(Failure::misuse(
+            "without a voter nobody could lead: at least one server must be a voter",
+        ));
+    }
+    Ok(configuration)
 }
