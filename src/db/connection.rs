@@ -14,7 +14,7 @@ use super::registry::{Database, Registry};
 use super::{CANTOPEN, Failure, INTERRUPT, Proposal, Refused, Request, command};
 use crate::config::{PIPELINE_BYTES_MAX, PIPELINE_TRANSACTIONS_MAX};
 use crate::sqlite::{self, Statement, Step, TransactionState};
-use crate::vfs::{VfsConnection, View};
+use crate::vfs::{Bug, VfsConnection, View};
 use crate::wire::failure;
 use crate::wire::response::ExecResult;
 use crate::wire::tuple::{Params, Value};
@@ -325,6 +325,9 @@ impl DatabaseConnection {
     /// Before a statement that reads the committed view: it must be as new as anything a client was ever
     /// told. Within a read transaction the view is fixed already.
     async fn confirm_read(&mut self) -> Result<(), Failure> {
+        if self.database.vfs.has(Bug::ReadUnconfirmed) {
+            return Ok(());
+        }
         let begins = self.sqlite()?.transaction_state() == TransactionState::None;
         if begins && !self.confirmed && !self.registry.status.has_lease() {
             self.confirm().await?;
@@ -418,6 +421,9 @@ impl DatabaseConnection {
     }
 
     async fn settle_base(&mut self) -> Result<(), Failure> {
+        if self.database.vfs.has(Bug::AnswerIgnoresBase) {
+            self.gate = Gate::default();
+        }
         if let Some(base) = self.gate.base.take() {
             self.database.wait_published(self.void_count, |published| published >= base).await?;
         }

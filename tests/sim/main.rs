@@ -13,6 +13,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod check;
+mod databases;
 mod describe;
 mod disk;
 mod history;
