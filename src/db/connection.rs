@@ -53,7 +53,7 @@ pub struct DatabaseConnection {
     lane: Option<LaneGuard>,
     database: Arc<Database>,
     registry: Arc<Registry>,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::UnboundedSender<Request>,
     budget: Arc<Budget>,
     /// [`Database::void_count`] when the lane was entered.
     void_count: u64,
@@ -76,7 +76,7 @@ impl DatabaseConnection {
     /// Opens a database, creating it if needed.
     pub fn open(
         registry: &Arc<Registry>,
-        requests: &mpsc::Sender<Request>,
+        requests: &mpsc::UnboundedSender<Request>,
         name: &Bytes,
         watch: ClientWatch,
     ) -> Result<DatabaseConnection, Failure> {
@@ -215,7 +215,7 @@ impl DatabaseConnection {
         } else {
             drop(query.statement);
         }
-        self.propose().await;
+        self.propose();
         self.leave()?;
         self.settle().await
     }
@@ -261,7 +261,7 @@ impl DatabaseConnection {
             step_to_done(statement)
         };
         statement.clear_bindings();
-        self.propose().await;
+        self.propose();
         outcome
     }
 
@@ -341,9 +341,10 @@ impl DatabaseConnection {
     }
 
     async fn confirm(&mut self) -> Result<(), Failure> {
+        let place = self.registry.read_place().await;
         let (done, confirmed) = oneshot::channel();
         // As with proposals: the outcome reports a node that has stopped.
-        let _ = self.requests.send(Request::Read { done }).await;
+        let _ = self.requests.send(Request::Read { done, place });
         // Whatever the reason: nothing of this request is in any log.
         confirmed.await.unwrap_or(Err(Refused::NotLeader)).map_err(|_| Refused::NotLeader)?;
         self.confirmed = true;
@@ -351,7 +352,8 @@ impl DatabaseConnection {
     }
 
     /// After a statement ran: the transaction it closed, if any, goes to the log in the order of execution.
-    async fn propose(&mut self) {
+    /// Never waits: a session that went away in between would leave a transaction that nobody publishes.
+    fn propose(&mut self) {
         if self.lane.is_none() {
             return;
         }
@@ -369,7 +371,7 @@ impl DatabaseConnection {
             self.gate.own = Some(outcome);
             self.gate.proposals += 1;
             // The queue is closed only once the node has stopped; then the outcome reports it.
-            let _ = self.requests.send(Request::Propose(proposal)).await;
+            let _ = self.requests.send(Request::Propose(proposal));
         }
     }
 
@@ -510,4 +512,118 @@ fn bind(statement: &mut Statement, params: &mut Params) -> Result<(), Failure> {
         bound.map_err(|_| failure::BIND_PARAMETERS)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{Status, Verdict};
+    use crate::vfs::Vfs;
+    use std::future::Future;
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+
+    /// A leader without a Raft thread: the test takes what sessions ask.
+    struct Leader {
+        registry: Arc<Registry>,
+        requests: mpsc::UnboundedSender<Request>,
+        queue: mpsc::UnboundedReceiver<Request>,
+    }
+
+    impl Leader {
+        fn new() -> Leader {
+            sqlite::initialize().unwrap();
+            let vfs = Arc::new(Vfs::register(1000).unwrap());
+            let registry = Arc::new(Registry::new(vfs, Arc::<Status>::default()));
+            registry.status.begin_leading();
+            registry.status.publish(true, u64::MAX);
+            let (requests, queue) = mpsc::unbounded_channel();
+            Leader { registry, requests, queue }
+        }
+
+        fn session(&self) -> DatabaseConnection {
+            let name = Bytes::from_static(b"test.db");
+            let watch = Arc::new(|| Verdict::Waiting);
+            DatabaseConnection::open(&self.registry, &self.requests, &name, watch).unwrap()
+        }
+
+        fn database(&self) -> Arc<Database> {
+            self.registry.get(b"test.db").unwrap()
+        }
+
+        /// Commits what was proposed, and says how much it was.
+        fn commit(&mut self) -> usize {
+            let mut count = 0;
+            while let Ok(Request::Propose(proposal)) = self.queue.try_recv() {
+                proposal.database.publish(proposal.transaction).unwrap();
+                let _ = proposal.done.send(Ok(()));
+                count += 1;
+            }
+            count
+        }
+    }
+
+    fn exec<'a>(
+        session: &'a mut DatabaseConnection,
+        sql: &str,
+    ) -> impl Future<Output = Result<ExecResult, Failure>> + 'a {
+        session.exec_sql(Bytes::copy_from_slice(sql.as_bytes()), Params::none())
+    }
+
+    fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// A transaction that is in the pipeline and in no log would be the oldest one for ever: nothing behind it
+    /// could be published.
+    #[test]
+    fn what_a_session_executed_is_proposed_even_if_its_client_leaves_at_once() {
+        let mut leader = Leader::new();
+        // More than a queue of any sensible length would take.
+        for number in 0..2000 {
+            let mut session = leader.session();
+            let sql = format!("CREATE TABLE IF NOT EXISTS t(a); INSERT INTO t VALUES ({number})");
+            assert!(poll(pin!(exec(&mut session, &sql))).is_pending());
+        }
+        assert_eq!(leader.commit(), 2001);
+        assert!(leader.database().vfs.drained());
+    }
+
+    #[test]
+    fn an_error_on_a_base_that_is_dropped_is_not_what_the_client_is_told() {
+        let mut leader = Leader::new();
+        let (mut first, mut second) = (leader.session(), leader.session());
+        {
+            let mut created = pin!(exec(&mut first, "CREATE TABLE t(a UNIQUE)"));
+            assert!(poll(created.as_mut()).is_pending());
+            assert_eq!(leader.commit(), 1);
+            assert!(poll(created).is_ready());
+        }
+        let mut inserted = pin!(exec(&mut first, "INSERT INTO t VALUES (1)"));
+        assert!(poll(inserted.as_mut()).is_pending());
+        let mut again = pin!(exec(&mut second, "INSERT INTO t VALUES (1)"));
+        assert!(poll(again.as_mut()).is_pending(), "the error depends on what is not committed");
+        let Ok(Request::Propose(lost)) = leader.queue.try_recv() else { panic!("nothing was proposed") };
+        leader.database().void_speculation();
+        lost.done.send(Err(Refused::LeadershipLost)).unwrap();
+        let answer = |polled: Poll<Result<ExecResult, Failure>>| match polled {
+            Poll::Ready(Err(failure)) => failure.code,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(answer(poll(inserted)), failure::CODE_LEADERSHIP_LOST);
+        assert_eq!(answer(poll(again)), failure::CODE_NOT_LEADER);
+    }
+
+    #[test]
+    fn an_error_is_told_once_its_base_is_committed() {
+        let mut leader = Leader::new();
+        let (mut first, mut second) = (leader.session(), leader.session());
+        let mut inserted = pin!(exec(&mut first, "CREATE TABLE t(a UNIQUE); INSERT INTO t VALUES (1)"));
+        assert!(poll(inserted.as_mut()).is_pending());
+        let mut again = pin!(exec(&mut second, "INSERT INTO t VALUES (1)"));
+        assert!(poll(again.as_mut()).is_pending());
+        assert_eq!(leader.commit(), 2);
+        let Poll::Ready(Err(failure)) = poll(again) else { panic!("it is decided") };
+        assert_eq!(failure.text, "UNIQUE constraint failed: t.a");
+    }
 }

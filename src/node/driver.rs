@@ -37,7 +37,7 @@ pub struct Parts {
     /// What other servers send us.
     pub inbound: mpsc::Receiver<Inbound>,
     /// What sessions ask.
-    pub requests: mpsc::Receiver<db::Request>,
+    pub requests: mpsc::UnboundedReceiver<db::Request>,
     /// What clients want changed in the cluster.
     pub orders: mpsc::Receiver<Order>,
     /// Ends the driver when its sender goes away or sends.
@@ -266,7 +266,7 @@ impl Driver {
             Event::EntriesRead(read) => self.on_entries_read(read),
             Event::Inbound(inbound) => self.on_inbound(inbound),
             Event::Request(db::Request::Propose(proposal)) => self.propose(proposal),
-            Event::Request(db::Request::Read { done }) => {
+            Event::Request(db::Request::Read { done, .. }) => {
                 let token = self.wait(Waiting::Read(done));
                 self.step(Input::Read { token })
             }

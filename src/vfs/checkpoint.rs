@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::config::{CHECKPOINT_GATE_MS, CHECKPOINT_GATE_PERIOD_MS, CHECKPOINT_OVERDUE_FACTOR};
 
-use super::{Bug, View};
 use super::database::{Database, State, random_word};
 use super::locks::{LockMask, WRITE};
 use super::pages::{PageRef, zeros};
 use super::shm::Header;
+use super::{Bug, View};
 
 const ALL_LOCKS: LockMask = 0xff;
 

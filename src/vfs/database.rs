@@ -13,8 +13,8 @@ use crate::sqlite;
 
 use super::checkpoint::Gate;
 use super::locks::{LockTable, WRITE};
-use super::planted::Planted;
 use super::pages::{PageRef, declared_size, empty_database};
+use super::planted::Planted;
 use super::shm::{Header, IndexFiles, WalIndex};
 use super::txn::{OpenWrite, Speculative};
 use super::wal::Wal;

@@ -40,8 +40,6 @@ bugs! {
     PublishForgetsPages,
     /// An abort leaves the frames of the newest transaction.
     AbortKeepsNewestFrames,
-    /// An abort does not tell connections that the schema they know may never have been.
-    AbortKeepsSchema,
     /// Whoever wrote goes on reading the speculative view.
     ReaderStaysSpeculative,
     /// Readers are shown the speculative view.

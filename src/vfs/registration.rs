@@ -108,8 +108,7 @@ impl Registration {
             return Err(Error::Exists);
         }
         let (serial, fault) = (databases.created, Arc::clone(&self.fault));
-        let database =
-            Database::create(name, serial, checkpoint_threshold, os_page_size, fault, planted)?;
+        let database = Database::create(name, serial, checkpoint_threshold, os_page_size, fault, planted)?;
         let database = Arc::new(database);
         databases.created += 1;
         databases.by_name.insert(name.to_vec(), Arc::clone(&database));

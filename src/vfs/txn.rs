@@ -117,9 +117,7 @@ impl Database {
             return Err(Error::Busy);
         }
         let unused = state.drop_speculation();
-        if !self.has(Bug::AbortKeepsSchema) {
-            self.history.fetch_add(1, Ordering::AcqRel);
-        }
+        self.history.fetch_add(1, Ordering::AcqRel);
         drop(state);
         drop(unused);
         Ok(())

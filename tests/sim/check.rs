@@ -99,13 +99,7 @@ impl Checker {
     }
 
     /// What a message says about term and vote is durable.
-    pub fn sent<S>(
-        &mut self,
-        node: usize,
-        to: ServerId,
-        message: &Message,
-        disk: &Disk<S>,
-    ) -> Verdict {
+    pub fn sent<S>(&mut self, node: usize, to: ServerId, message: &Message, disk: &Disk<S>) -> Verdict {
         let (pre_vote, vote) = match message {
             Message::RequestVote(request) => (request.pre_vote, None),
             Message::RequestVoteResult(result) => {

@@ -107,7 +107,8 @@ fn every_planted_bug_of_the_databases_is_found() {
     let tenths = number("SIM_DB_TENTHS", 10);
     let seeds = number("SIM_DB_BUG_SEEDS", SEEDS);
     let only = std::env::var("SIM_DB_BUG").ok();
-    let is_wanted = |bug: &Bug| only.as_ref().is_none_or(|only| only.split(',').any(|o| o == format!("{bug:?}")));
+    let is_wanted =
+        |bug: &Bug| only.as_ref().is_none_or(|only| only.split(',').any(|o| o == format!("{bug:?}")));
     let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(is_wanted).collect();
     if let ([bug], Some(_)) = (&bugs[..], std::env::var_os("SIM_DB_SEED")) {
         println!("{}", write_trace(number("SIM_DB_SEED", 0), tenths, Some(*bug)));

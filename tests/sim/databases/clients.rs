@@ -168,7 +168,8 @@ impl World {
                 self.schedule(delay, Event::PeriodEnded { client: number, node, session });
             }
             let client = &mut self.clients[number];
-            if client.running.is_some() && !client.scheduled && client.woken.0.swap(false, Ordering::Relaxed) {
+            if client.running.is_some() && !client.scheduled && client.woken.0.swap(false, Ordering::Relaxed)
+            {
                 client.scheduled = true;
                 let late = self.random.permille(10);
                 let delay = if late { self.delay((100, 10_000)) } else { self.delay((1, 60)) };
@@ -339,7 +340,8 @@ impl World {
         let future = Box::pin(run(connection, call));
         client.running = Some(Running { number: request, work, future, floor, entries: Vec::new() });
         if self.random.permille(25) && !self.recovering {
-            let delay = self.delay((1, 30_000));
+            let longest = self.random.one_of(&[200, 3000, 30_000]);
+            let delay = self.delay((1, longest));
             self.schedule(delay, Event::HangUp { client: number, request });
         }
         if self.servers[home.node].paused_until > self.now {

@@ -47,6 +47,8 @@ impl Connection {
         registry.get(&name)?;
         let database = registry.open(&name).ok()?;
         let sqlite = registry.vfs().connect(&name).ok();
+        // Without a cache it is the database that answers, each time.
+        sqlite.as_ref()?.execute(b"PRAGMA cache_size = 1").ok()?;
         let registry = registry.clone();
         Some(Connection { cursor: None, open: None, sqlite, database, number, registry })
     }
@@ -120,7 +122,8 @@ impl World {
         let until = self.now + self.random.between(100, self.settings.held_us);
         connection.open = Some((seen, until));
         if self.random.permille(500) {
-            let prepared = connection.sqlite()?.prepare(b"SELECT value FROM log").map_err(|e| e.to_string())?;
+            let prepared =
+                connection.sqlite()?.prepare(b"SELECT value FROM log").map_err(|e| e.to_string())?;
             connection.cursor = prepared.statement.map(|statement| (statement, 0));
         }
         Ok(())

@@ -183,7 +183,8 @@ pub fn connect(registry: &Registry, name: &str) -> VfsConnection {
 }
 
 pub fn column(connection: &VfsConnection, sql: &str) -> Vec<i64> {
-    let mut statement = connection.prepare(sql.as_bytes()).expect("it compiles").statement.expect("it is one");
+    let mut statement =
+        connection.prepare(sql.as_bytes()).expect("it compiles").statement.expect("it is one");
     let mut values = Vec::new();
     while statement.step().expect("it runs") == Step::Row {
         match statement.value(0).expect("there is a column") {
@@ -216,7 +217,7 @@ pub fn setup_command(name: &str) -> Bytes {
     let registry = new_registry(1000, None);
     registry.status.begin_leading();
     registry.status.publish(true, u64::MAX);
-    let (requests, mut proposed) = mpsc::channel(1);
+    let (requests, mut proposed) = mpsc::unbounded_channel();
     let name = Bytes::copy_from_slice(name.as_bytes());
     let watch = Arc::new(|| Verdict::Waiting);
     let mut connection = DatabaseConnection::open(&registry, &requests, &name, watch).expect("it opens");

@@ -36,10 +36,10 @@ pub struct Running {
     pub raft: Raft,
     pub applier: Applier,
     pub registry: Arc<Registry>,
-    pub requests: mpsc::Sender<Request>,
+    pub requests: mpsc::UnboundedSender<Request>,
     pub state: State,
     /// What sessions asked, and who, in the same order.
-    queue: mpsc::Receiver<Request>,
+    queue: mpsc::UnboundedReceiver<Request>,
     owners: VecDeque<Owner>,
     /// A request will be taken from the queue.
     taking: bool,
@@ -105,7 +105,7 @@ impl World {
         let seed = self.random.draw();
         let registry = new_registry(self.settings.checkpoint, self.bug);
         registry.status.set_busy_timeout_ms(if self.settings.patient { 1_000_000 } else { 0 });
-        let (requests, queue) = mpsc::channel(self.settings.queue);
+        let (requests, queue) = mpsc::unbounded_channel();
         let mut running = Running {
             raft: Raft::new(self.settings.options(node), seed),
             applier: Applier::new(registry.clone()),
@@ -394,7 +394,7 @@ impl World {
                 }
                 self.running(node).proposing = None;
             }
-            Request::Read { done } => {
+            Request::Read { done, .. } => {
                 self.running(node).reads.insert(token, done);
                 self.step(node, Input::Read { token });
             }
@@ -410,7 +410,8 @@ impl World {
             return;
         }
         let (transferring, slow) = (running.raft.is_transferring(), self.random.permille(20));
-        let delay = if transferring || slow { self.delay((100, 5000)) } else { self.delay((1, 40)) };
+        let delay = if transferring || slow { (100, 5000) } else { self.settings.take_us };
+        let delay = self.delay(delay);
         self.schedule(delay, Event::Requests { node, life });
     }
 

@@ -18,6 +18,8 @@ pub struct Settings {
     pub duration_us: u64,
     pub delay_us: (u64, u64),
     pub sync_us: (u64, u64),
+    /// Until the Raft thread comes to a request.
+    pub take_us: (u64, u64),
     pub loss: u64,
     pub fault_us: (u64, u64),
     pub clients: usize,
@@ -27,8 +29,6 @@ pub struct Settings {
     pub interactive: u64,
     /// How long a writer waits for somebody's open transaction: not at all, or for ever.
     pub patient: bool,
-    /// How many requests may wait for the Raft thread.
-    pub queue: usize,
     /// Committed frames after which databases checkpoint.
     pub checkpoint: u32,
     /// Readers on each server, whether it leads or not.
@@ -41,7 +41,7 @@ impl Settings {
     pub fn draw(random: &mut Random, seconds_tenths: u64) -> Settings {
         let election_ms = random.one_of(&[40, 60, 100, 200]);
         let election_us = election_ms * 1000;
-        let nodes = random.one_of(&[1, 2, 3, 3, 3, 3, 3, 4, 5]) as usize;
+        let nodes = random.one_of(&[1, 1, 2, 3, 3, 3, 3, 3, 4, 5]) as usize;
         let clients = random.one_of(&[1, 3, 8, 24, 64]) as usize;
         let slow = random.permille(500);
         Settings {
@@ -54,16 +54,13 @@ impl Settings {
             duration_us: seconds_tenths * 100_000,
             delay_us: if slow { (500, election_us / 6) } else { (50, 1500) },
             sync_us: if random.permille(500) { (1000, election_us / 4) } else { (50, 2000) },
+            take_us: random.one_of(&[(1, 40), (1, 40), (200, 3000)]),
             loss: random.one_of(&[0, 0, 10, 50]),
-            fault_us: random.one_of(&[
-                (election_us / 8, 2 * election_us),
-                (election_us, 6 * election_us),
-            ]),
+            fault_us: random.one_of(&[(election_us / 8, 2 * election_us), (election_us, 6 * election_us)]),
             clients,
             think_us: if clients > 8 { (1000, 40_000) } else { (20, random.one_of(&[200, 5000])) },
             interactive: random.one_of(&[0, 30, 150]),
             patient: random.permille(600),
-            queue: random.one_of(&[1, 3, 64, 4096]) as usize,
             checkpoint: random.one_of(&[1, 10, 100, 1000]) as u32,
             readers: random.between(1, 3) as usize,
             held_us: random.one_of(&[5_000, 100_000]),
