@@ -69,8 +69,8 @@ faults: deps stage ## 100 kills of the leader, 50 pauses, 50 partitions; 3 and 5
 mixed: deps stage ## Clusters of our nodes and C ones, the long form (MIXED_ROUNDS=, MIXED_SECONDS=, PEER_LIBRARY=)
 	@MIXED_ROUNDS=$${MIXED_ROUNDS:-5} MIXED_SECONDS=$${MIXED_SECONDS:-60} sh tests/dropin/mixed.sh
 
-go: deps stage ## The tests of go-dqlite 3, and of 2 as far as C 1.18 passes them (GO_SUITES=, GO_RACE=1, GO_PREFIX=)
-	@GO_SUITES="$${GO_SUITES:-3 2}" sh tests/dropin/go.sh
+go: deps stage ## The tests of go-dqlite 3, and of 2 and 1 as far as C 1.18 passes them (GO_SUITES=, GO_RACE=1, GO_PREFIX=)
+	@GO_SUITES="$${GO_SUITES:-3 2 1}" sh tests/dropin/go.sh
 
 failover: deps stage ## How long writes stop without a leader, beside C: half an hour (FAILOVER_ROUNDS=, FAILOVER_CASES=)
 	@sh tests/dropin/failover.sh

@@ -36,14 +36,18 @@ diff "$WORK/symbols-expected" "$WORK/symbols" >&2 || fail "exports differ from c
 build link-c99 cc -std=c99 $WARNINGS c-tests/link.c $FLAGS
 build link-c11 cc -std=c11 $WARNINGS c-tests/link.c $FLAGS
 build link-cxx c++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -x c++ c-tests/link.c $FLAGS
+build link-api cc -std=c99 $WARNINGS -DDQLITE_API= c-tests/link.c $FLAGS
 build link-nonpie cc -std=c99 $WARNINGS -no-pie -fno-pie c-tests/link.c $FLAGS
 build link-static cc -std=c99 $WARNINGS c-tests/link.c "-I$STAGE/include" "$STAGE/lib/libdqlite.a" -lsqlite3 $LIBS_PRIVATE
 build abi cc -std=c99 $WARNINGS c-tests/abi.c $FLAGS
 sed -n '/^```c$/,/^```$/p' README.md | grep -v '^```' > "$WORK/readme.c"
 build readme cc -std=c99 $WARNINGS "$WORK/readme.c" $FLAGS
+# The program in the comment at the top of the header.
+sed -n '/^ \*     #include <dqlite.h>$/,/^ \*     }$/s/^ \* \{0,5\}//p' include/dqlite.h > "$WORK/header.c"
+build header cc -std=c99 $WARNINGS "$WORK/header.c" $FLAGS
 readelf -r -W "$WORK/link-nonpie" | grep -q "COPY.*dqlite_version_string" \
     || fail "the non-PIE program holds no copy of dqlite_version_string, so it shows nothing"
-for program in link-c99 link-c11 link-cxx link-nonpie abi; do
+for program in link-c99 link-c11 link-cxx link-api link-nonpie abi; do
     with_library 20 "$WORK/$program" || fail "$program"
 done
 "$WORK/link-static" || fail "link-static"
@@ -64,6 +68,7 @@ PROGRAM_FLAGS="-std=gnu11 -g -pthread $WARNINGS c-tests/checks.c c-tests/wire_cl
 build lifecycle cc c-tests/lifecycle.c $PROGRAM_FLAGS $FLAGS -lsqlite3
 build threads cc c-tests/threads.c $PROGRAM_FLAGS $FLAGS -lsqlite3
 build server cc c-tests/server.c $PROGRAM_FLAGS $FLAGS -lsqlite3
+build tracing cc c-tests/tracing.c $PROGRAM_FLAGS $FLAGS -lsqlite3
 build server-static cc c-tests/server.c $PROGRAM_FLAGS "-I$STAGE/include" "$STAGE/lib/libdqlite.a" -lsqlite3 \
     $LIBS_PRIVATE
 FIRST=127.0.0.1:$(free_port)
@@ -95,6 +100,9 @@ run_with_valgrind() {
 run_quietly lifecycle lifecycle
 run_quietly threads threads
 run_quietly server server
+say "tracing"
+mkdir "$WORK/tracing.data"
+with_library 60 "$WORK/tracing" "$WORK/tracing.data" "$FIRST" "$SECOND" || fail "tracing"
 export SQLITE_SINGLE_THREAD=1
 run_quietly threads-single-thread threads
 run_with_valgrind threads-single-thread threads

@@ -89,7 +89,7 @@ impl DatabaseConnection {
             database: database.clone(),
             registry: registry.clone(),
             requests: requests.clone(),
-            budget: Arc::new(Budget::new(registry.status.clone(), watch)),
+            budget: Arc::new(Budget::new(registry.status.clone(), registry.turns.clone(), watch)),
             void_count: database.void_count(),
             gate: Gate::default(),
             confirmed: false,
@@ -100,6 +100,11 @@ impl DatabaseConnection {
         sqlite.set_progress_hook(crate::config::PROGRESS_OPCODES, move || budget.check());
         connection.sqlite = Some(sqlite);
         Ok(connection)
+    }
+
+    /// No statement computes until the next request, or until rows go on.
+    pub fn rest(&self) {
+        self.budget.rest();
     }
 
     fn sqlite(&self) -> Result<&VfsConnection, Failure> {
@@ -312,6 +317,7 @@ impl DatabaseConnection {
         };
         database.wait_published(self.void_count, admitted).await?;
         self.lane = Some(lane);
+        self.budget.set_urgent(true);
         if upgrade {
             self.sqlite()?.grant_permit();
         } else {
@@ -404,6 +410,7 @@ impl DatabaseConnection {
         if self.lane.is_some() {
             self.database.end_writing(self.void_count);
         }
+        self.budget.set_urgent(false);
         self.lane = None;
     }
 

@@ -9,7 +9,7 @@
 //! through [`Database::void_count`].
 
 use super::lane::Lane;
-use super::{ReadPlace, Refused, status::Status};
+use super::{ReadPlace, Refused, status::Status, turns::Turns};
 use crate::config::READS_WAITING_MAX;
 use crate::vfs::{self, Bug, Replacement, TransactionId, Vfs};
 use bytes::Bytes;
@@ -154,6 +154,8 @@ pub struct Registry {
     /// What sessions need to know about the node.
     pub status: Arc<Status>,
     reads: Arc<Semaphore>,
+    /// Of long statements.
+    pub turns: Turns,
 }
 
 struct Entry {
@@ -169,7 +171,7 @@ impl Registry {
             vfs.remove_database(left.name());
         }
         let reads = Arc::new(Semaphore::new(READS_WAITING_MAX));
-        Registry { vfs, databases: Mutex::default(), status, reads }
+        Registry { vfs, databases: Mutex::default(), status, reads, turns: Turns::default() }
     }
 
     /// The VFS that all of them live in.

@@ -99,6 +99,9 @@ impl Session {
     /// query is lost and everything else that the session has open: locks of a client that does not read must
     /// not keep this node from following the next leader.
     async fn send(&mut self, query: Option<Query>) -> Result<Option<Query>, Closed> {
+        if let Some(connection) = &self.connection {
+            connection.rest();
+        }
         let sending = self.client.send(&mut self.out);
         tokio::pin!(sending);
         tokio::select! {
