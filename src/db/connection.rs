@@ -581,8 +581,8 @@ mod tests {
         future.poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// A transaction that is in the pipeline and in no log would be the oldest one for ever: nothing behind it
-    /// could be published.
+    /// A transaction that is in the pipeline and in no log would be the oldest one for ever: nothing behind
+    /// it could be published.
     #[test]
     fn what_a_session_executed_is_proposed_even_if_its_client_leaves_at_once() {
         let mut leader = Leader::new();

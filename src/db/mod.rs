@@ -46,9 +46,9 @@ pub struct Proposal {
     pub done: oneshot::Sender<Result<(), Refused>>,
 }
 
-/// What sessions ask of the Raft thread. The queue takes everything at once, since a session may go away while
-/// it waits and a transaction that is in the pipeline must be in the log, too. It is bounded all the same:
-/// transactions by their pipeline, reads by [`ReadPlace`].
+/// What sessions ask of the Raft thread. The queue takes everything at once, since a session may go away
+/// while it waits, and a transaction that is in the pipeline must be in the log, too. It is bounded all the
+/// same: transactions by their pipeline, reads by [`ReadPlace`].
 pub enum Request {
     /// To commit a transaction.
     Propose(Proposal),

@@ -80,8 +80,8 @@ fn no_seed_breaks_a_promise_of_the_databases() {
     let (total, mut failures, done, _) = state.into_inner().unwrap();
     let times = if number("SIM_ONCE", 0) == 1 { "once" } else { "twice" };
     println!(
-        "sim: databases: seeds {first} to {}: {done} done, each {times}, {} failed; {:.1} simulated minutes, {} \
-         events, {:.0} s, fingerprint {:016x}\nsim: databases: {:?}",
+        "sim: databases: seeds {first} to {}: {done} done, each {times}, {} failed; {:.1} simulated minutes, \
+         {} events, {:.0} s, fingerprint {:016x}\nsim: databases: {:?}",
         first + runs - 1,
         failures.len(),
         total.simulated_us as f64 / 6e7,

@@ -5,7 +5,7 @@ use super::{Event, Fate, World, trace};
 use std::collections::BTreeMap;
 
 /// Longest time after the last fault in which everything must be well again.
-const RECOVERY_US: u64 = 30_000_000;
+const RECOVERY_US: u64 = 60_000_000;
 const CHECK_US: u64 = 50_000;
 
 impl World {

@@ -20,6 +20,9 @@ use std::io::Read;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
+/// How often a server may try in vain to apply an entry.
+const RETRIES_MAX: u32 = 50;
+
 /// A machine: its disk, and the process while there is one.
 pub struct Server {
     pub running: Option<Running>,
@@ -56,6 +59,8 @@ pub struct Running {
     appends: VecDeque<(Seq, Index)>,
     tick: Option<u64>,
     retrying: bool,
+    /// How often an entry could not be applied.
+    retries: u32,
 }
 
 /// The client and the number of its request.
@@ -124,6 +129,7 @@ impl World {
             appends: VecDeque::new(),
             tick: None,
             retrying: false,
+            retries: 0,
         };
         let server = &mut self.servers[node];
         if let Some((point, content)) = &server.disk.snapshot {
@@ -200,9 +206,17 @@ impl World {
         }
     }
 
+    /// Readers may put a restore off for long; but a session of an earlier leadership, which alone is in the
+    /// way of an entry, ends soon.
     pub(super) fn retry(&mut self, node: usize) {
         self.running(node).retrying = false;
         self.settle(node);
+        let running = self.running(node);
+        let waits = running.applier.is_blocked() && running.installing.is_none();
+        running.retries = if waits { running.retries + 1 } else { 0 };
+        if running.retries > RETRIES_MAX {
+            self.fail(format!("server {} cannot apply what is committed", node + 1));
+        }
         self.start_sync(node);
         self.schedule_tick(node);
     }
@@ -466,9 +480,12 @@ impl World {
         #[cfg(feature = "planted-bugs")]
         {
             let running = self.running(node);
-            while let Some((_, last)) = running.appends.pop_front_if(|(append, _)| *append <= seq) {
-                running.applier.durable_here(last);
-            }
+            running.appends.retain(|(append, last)| {
+                if *append <= seq {
+                    running.applier.durable_here(*last);
+                }
+                *append > seq
+            });
         }
         let held = std::mem::take(&mut self.running(node).held);
         for (after, to, message) in held {
@@ -561,7 +578,8 @@ impl World {
         self.judge(verdict);
         let lost = self.blocked[from][to] > self.now || self.random.permille(self.settings.loss);
         if lost && !self.recovering {
-            if self.random.permille(500) {
+            // A stream that loses something breaks, and one end may notice; a snapshot in pieces surely.
+            if matches!(message, Message::InstallSnapshot(_)) || self.random.permille(500) {
                 let (delay, life) = (self.delay((100, 20_000)), self.servers[from].life);
                 self.schedule(delay, Event::Unreachable { node: from, life, peer: to });
             }

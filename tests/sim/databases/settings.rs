@@ -59,7 +59,7 @@ impl Settings {
             fault_us: random.one_of(&[(election_us / 8, 2 * election_us), (election_us, 6 * election_us)]),
             clients,
             think_us: if clients > 8 { (1000, 40_000) } else { (20, random.one_of(&[200, 5000])) },
-            interactive: random.one_of(&[0, 30, 150]),
+            interactive: random.one_of(&[0, 30, 150, 400]),
             patient: random.permille(600),
             checkpoint: random.one_of(&[1, 10, 100, 1000]) as u32,
             readers: random.between(1, 3) as usize,
