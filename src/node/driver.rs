@@ -240,6 +240,7 @@ impl Driver {
         // clients who are refused will find the new leader at once.
         let decided = !parts.core.is_transferring();
         let now_ms = parts.registry.status.now_ms();
+        let retry = self.applier.is_blocked().then_some(Duration::from_millis(APPLY_RETRY_MS));
         let deadline = parts.core.deadline().map(|Time(ms)| Duration::from_millis(ms.saturating_sub(now_ms)));
         tokio::select! {
             biased;
@@ -252,7 +253,7 @@ impl Driver {
             Some(inbound) = parts.inbound.recv(), if disk_has_room => Event::Inbound(inbound),
             Some(order) = parts.orders.recv() => Event::Order(order),
             Some(request) = parts.requests.recv(), if disk_has_room && decided => Event::Request(request),
-            () = sleep(self.applier.is_blocked().then_some(Duration::from_millis(APPLY_RETRY_MS))) => Event::Retry,
+            () = sleep(retry) => Event::Retry,
         }
     }
 
