@@ -13,7 +13,7 @@ LIBRARY_FILE := libdqlite.so.0.0.1
 STAGE        := $(CURDIR)/build/stage
 BUILT        := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: all help install stage demo deb dist deb-swap check torture sim-long kill9 faults mixed failover go bench compare compare-store fix deps clean
+.PHONY: all help install stage demo deb dist deb-swap check torture sim-long sim-databases kill9 faults mixed failover go bench compare compare-store fix deps clean
 
 all: ## Build the library, shared and static, in release form
 	$(CARGO) build --release --lib
@@ -50,7 +50,11 @@ torture: deps stage ## All API functions with any arguments from several threads
 
 sim-long: ## Simulate 200,000 seeds of the Raft core, a minute each (SIM_RUNS=, SIM_FIRST=, SIM_SECONDS=, SIM_ONCE=, SIM_THREADS=)
 	@SIM_RUNS=$${SIM_RUNS:-200000} SIM_SECONDS=$${SIM_SECONDS:-60} $(CARGO) test -q \
-		--config tests/sim/optimised.toml --features planted-bugs --test sim -- --nocapture no_seed_breaks_a_promise
+		--config tests/sim/optimised.toml --features planted-bugs --test sim -- --nocapture --exact no_seed_breaks_a_promise
+
+sim-databases: ## Simulate 20,000 seeds with real databases under each core (SIM_DB_RUNS=, SIM_DB_FIRST=, SIM_DB_TENTHS=, SIM_ONCE=, SIM_THREADS=)
+	@SIM_DB_RUNS=$${SIM_DB_RUNS:-20000} $(CARGO) test -q \
+		--config tests/sim/optimised.toml --features planted-bugs --test sim -- --nocapture no_seed_breaks_a_promise_of_the_databases
 
 kill9: deps stage ## 200 rounds of writers and kill -9, and 1000 with tiny segments (KILL9_ROUNDS=, KILL9_SMALL=, KILL9_SEED=)
 	@KILL9_ROUNDS=$${KILL9_ROUNDS:-200} KILL9_SMALL=$${KILL9_SMALL:-1000} sh tests/dropin/kill9.sh

@@ -219,8 +219,8 @@ pub const ROWS_CHUNK_SIZE: usize = 64 << 10;
 pub const HELD_ROWS_SIZE_MAX: usize = 16 << 20;
 /// Pages of a DUMP written to the socket at once.
 pub const DUMP_CHUNK_PAGES: usize = 64;
-/// Transactions of all databases on their way to the Raft thread; each session waits for its own.
-pub const PROPOSALS_MAX: usize = 1024;
+/// Reads on their way to the Raft thread, those of sessions that have gone away included; others wait.
+pub const READS_WAITING_MAX: usize = 1024;
 /// Time between two checks that other sessions are run by somebody while a long statement occupies a worker.
 pub const HAND_OVER_INTERVAL_MS: u64 = 5;
 /// Time a long statement computes before the next one that waits does.

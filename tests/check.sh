@@ -56,7 +56,10 @@ step deny 120 sh tests/deny.sh
 step test 900 "$CARGO" test --no-fail-fast
 # Optimised, with the planted defects in the same build: 2000 seeds, a minute each, all of them twice.
 step sim 1200 env SIM_RUNS=2000 SIM_SECONDS=60 "$CARGO" test --config tests/sim/optimised.toml \
-    --features planted-bugs --test sim -- --nocapture
+    --features planted-bugs --test sim -- --nocapture --skip databases::
+# With real databases under each core, in the same build.
+step sim-databases 600 env SIM_DB_RUNS=60 "$CARGO" test --config tests/sim/optimised.toml \
+    --features planted-bugs --test sim -- --nocapture databases::
 step stage 900 make --no-print-directory stage
 step c-tests 800 sh c-tests/run.sh
 # Always the same random numbers; `make torture` draws others.

@@ -46,7 +46,9 @@ pub struct Proposal {
     pub done: oneshot::Sender<Result<(), Refused>>,
 }
 
-/// What sessions ask of the Raft thread.
+/// What sessions ask of the Raft thread. The queue takes everything at once, since a session may go away
+/// while it waits, and a transaction that is in the pipeline must be in the log, too. It is bounded all the
+/// same: transactions by their pipeline, reads by [`ReadPlace`].
 pub enum Request {
     /// To commit a transaction.
     Propose(Proposal),
@@ -55,8 +57,13 @@ pub enum Request {
     Read {
         /// Told once it is so.
         done: oneshot::Sender<Result<(), Refused>>,
+        /// Given back when the Raft thread takes it.
+        place: ReadPlace,
     },
 }
+
+/// One of [`READS_WAITING_MAX`](crate::config::READS_WAITING_MAX) places in the queue to the Raft thread.
+pub type ReadPlace = tokio::sync::OwnedSemaphorePermit;
 
 /// Why a request was not carried out here. Clients may repeat what was refused with `NotLeader`, so it is
 /// never said of a request of which anything may have reached the log.

@@ -9,14 +9,15 @@
 //! through [`Database::void_count`].
 
 use super::lane::Lane;
-use super::{Refused, status::Status, turns::Turns};
-use crate::vfs::{self, Replacement, TransactionId, Vfs};
+use super::{ReadPlace, Refused, status::Status, turns::Turns};
+use crate::config::READS_WAITING_MAX;
+use crate::vfs::{self, Bug, Replacement, TransactionId, Vfs};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// One database.
 pub struct Database {
@@ -80,7 +81,7 @@ impl Database {
     pub fn void_speculation(&self) {
         let mut doomed = self.doomed.lock();
         self.void_count.fetch_add(1, Ordering::AcqRel);
-        *doomed = !self.drop_speculation();
+        *doomed = !self.drop_speculation() && !self.vfs.has(Bug::VoidStaysSpeculative);
         drop(doomed);
         self.progress.notify_waiters();
     }
@@ -99,7 +100,7 @@ impl Database {
     /// did what it executed; nobody else has written since.
     pub fn end_writing(&self, void_count: u64) {
         let mut doomed = self.doomed.lock();
-        if self.void_count() != void_count {
+        if self.void_count() != void_count && !self.vfs.has(Bug::VoidStaysSpeculative) {
             *doomed = !self.drop_speculation();
         }
     }
@@ -152,6 +153,7 @@ pub struct Registry {
     databases: Mutex<HashMap<Bytes, Entry>>,
     /// What sessions need to know about the node.
     pub status: Arc<Status>,
+    reads: Arc<Semaphore>,
     /// Of long statements.
     pub turns: Turns,
 }
@@ -168,12 +170,19 @@ impl Registry {
         for left in vfs.databases() {
             vfs.remove_database(left.name());
         }
-        Registry { vfs, databases: Mutex::default(), status, turns: Turns::default() }
+        let reads = Arc::new(Semaphore::new(READS_WAITING_MAX));
+        Registry { vfs, databases: Mutex::default(), status, reads, turns: Turns::default() }
     }
 
     /// The VFS that all of them live in.
     pub fn vfs(&self) -> &Vfs {
         &self.vfs
+    }
+
+    /// A place for a read in the queue to the Raft thread.
+    pub async fn read_place(&self) -> ReadPlace {
+        let place = self.reads.clone().acquire_owned().await;
+        place.expect("nobody closes the semaphore")
     }
 
     /// A database that exists.

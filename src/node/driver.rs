@@ -1,21 +1,21 @@
 //! The Raft thread: waits for one event, steps the core, carries out what it answers. Never waits for a disk,
 //! for SQLite, for another server or for a client; runs no SQL.
 
+use super::applier::{Applier, Fault};
 use super::fault::Fence;
 use super::held::{Held, HeldMessages};
 use super::inbound::{Inbound, Received, receive_all};
 use super::membership::Membership;
 use crate::config::{APPEND_BYTES_MAX, APPLY_RETRY_MS, DISK_QUEUE_BYTES_MAX, INBOUND_MESSAGES_MAX};
-use crate::db::{self, Database, Fsm, Proposal, Refused, Registry, Snapshot};
+use crate::db::{self, Proposal, Refused, Registry, Snapshot};
 use crate::net::peer::{PeerEvent, Peers};
 use crate::raft::message::InstallSnapshot;
 use crate::raft::{
-    Change, Entry, EntryKind, Index, Input, Output, Outputs, Raft, Refusal, Seq, ServerId, SnapshotData,
-    SnapshotPoint, SnapshotSource, Start, State, Term, Time, Token,
+    Change, Entry, Index, Input, Output, Outputs, Raft, Refusal, Seq, ServerId, SnapshotData, SnapshotPoint,
+    SnapshotSource, Start, State, Term, Time, Token,
 };
 use crate::store::{self, Spooled, Store, StoredSnapshot};
-use crate::vfs::TransactionId;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub struct Parts {
     /// Connections that other servers open to us.
     pub inbound: mpsc::Receiver<Inbound>,
     /// What sessions ask.
-    pub requests: mpsc::Receiver<db::Request>,
+    pub requests: mpsc::UnboundedReceiver<db::Request>,
     /// What clients want changed in the cluster.
     pub orders: mpsc::Receiver<Order>,
     /// Ends the driver when its sender goes away or sends.
@@ -71,17 +71,6 @@ pub enum OrderKind {
     Change(Change),
     /// A transfer of leadership, to anybody if nobody is named.
     Transfer(Option<ServerId>),
-}
-
-/// A transaction executed here whose entry is in the log and not yet committed.
-struct Pending {
-    /// Shared by those that were proposed together.
-    token: Token,
-    index: Index,
-    term: Term,
-    database: Arc<Database>,
-    transaction: TransactionId,
-    done: oneshot::Sender<Result<(), Refused>>,
 }
 
 /// Who waits for a token that is not a transaction's.
@@ -139,21 +128,10 @@ impl<R: Read> Read for WhileRunning<R> {
 /// Owns the consensus state of a running node.
 pub struct Driver {
     parts: Parts,
-    fsm: Fsm,
-    /// Everything up to here is in the databases.
-    applied: Index,
-    /// Everything up to here may be.
-    committed: Index,
+    applier: Applier,
     /// What the core was told to be applied.
     reported: Index,
-    /// A database cannot be changed before a session has rolled back.
-    blocked: bool,
     tokens: u64,
-    /// Why transactions were dropped last.
-    voided_by: Refused,
-    /// The proposals that are being stepped: `Accepted` moves them to `pending`.
-    proposing: Vec<Proposal>,
-    pending: VecDeque<Pending>,
     waiting: HashMap<Token, Waiting>,
     held: HeldMessages,
     /// As sessions were told.
@@ -193,26 +171,15 @@ enum Event {
     Stop,
 }
 
-/// The node cannot go on. The text says why.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Fault(pub String);
-
 impl Driver {
     /// Nothing happens before [`Driver::start`].
     pub fn new(parts: Parts) -> Driver {
-        let fsm = Fsm::new(parts.registry.clone());
+        let applier = Applier::new(parts.registry.clone());
         Driver {
             parts,
-            fsm,
-            applied: Index(0),
-            committed: Index(0),
+            applier,
             reported: Index(0),
-            blocked: false,
             tokens: 0,
-            voided_by: Refused::NotLeader,
-            proposing: Vec::new(),
-            pending: VecDeque::new(),
             waiting: HashMap::new(),
             held: HeldMessages::default(),
             transferring: false,
@@ -230,10 +197,8 @@ impl Driver {
     pub fn start(&mut self, start: Start, snapshot: Option<Snapshot>) -> Result<(), Fault> {
         if let Some(point) = &start.snapshot {
             let snapshot = snapshot.ok_or_else(|| Fault("snapshot without content".into()))?;
-            self.fsm
-                .replace(&snapshot)
-                .map_err(|e| Fault(format!("restore snapshot {}: {e}", point.index)))?;
-            (self.applied, self.committed, self.reported) = (point.index, point.index, point.index);
+            self.applier.start(point.index, &snapshot)?;
+            self.reported = point.index;
         }
         self.step(Input::Start(start))
     }
@@ -273,7 +238,7 @@ impl Driver {
 
     fn disconnect(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
-        self.end_leadership();
+        self.applier.end_leadership();
         self.parts.registry.status.set_transferring(false);
         self.parts.peers.retain(|_| false);
         self.receivers.abort_all();
@@ -295,6 +260,7 @@ impl Driver {
         // clients who are refused will find the new leader at once.
         let decided = !parts.core.is_transferring();
         let now_ms = parts.registry.status.now_ms();
+        let retry = self.applier.is_blocked().then_some(Duration::from_millis(APPLY_RETRY_MS));
         let deadline = parts.core.deadline().map(|Time(ms)| Duration::from_millis(ms.saturating_sub(now_ms)));
         tokio::select! {
             biased;
@@ -308,7 +274,7 @@ impl Driver {
             Some(inbound) = parts.inbound.recv() => Event::Inbound(inbound),
             Some(order) = parts.orders.recv() => Event::Order(order),
             Some(request) = parts.requests.recv(), if disk_has_room && decided => Event::Request(request),
-            () = sleep(self.blocked.then_some(Duration::from_millis(APPLY_RETRY_MS))) => Event::Retry,
+            () = sleep(retry) => Event::Retry,
         }
     }
 
@@ -326,7 +292,7 @@ impl Driver {
             }
             Event::Received(received) => self.on_received(received),
             Event::Request(db::Request::Propose(proposal)) => self.propose_all(proposal),
-            Event::Request(db::Request::Read { done }) => self.read(done),
+            Event::Request(db::Request::Read { done, .. }) => self.read(done),
             Event::Order(Order { kind, done }) => {
                 let token = self.wait(Waiting::Order(done));
                 self.step(match kind {
@@ -433,43 +399,25 @@ impl Driver {
     /// Proposes a transaction, and with it what else waits: they are one request to the disk and one message
     /// to each follower.
     fn propose_all(&mut self, first: Proposal) -> Result<(), Fault> {
-        let mut size = 0;
-        let mut next = Some(first);
+        let mut size = first.command.len();
         let mut read = None;
-        while let Some(proposal) = next.take() {
-            size += proposal.command.len();
-            if proposal.database.void_count() == proposal.void_count {
-                self.proposing.push(proposal);
-            } else {
-                // It was built on transactions that have been dropped since.
-                let _ = proposal.done.send(Err(self.voided_by));
-            }
-            if size >= APPEND_BYTES_MAX {
-                break;
-            }
+        self.applier.gather(first);
+        while size < APPEND_BYTES_MAX && read.is_none() {
             match self.parts.requests.try_recv() {
-                Ok(db::Request::Propose(proposal)) => next = Some(proposal),
-                Ok(db::Request::Read { done }) => read = Some(done),
-                Err(_) => {}
+                Ok(db::Request::Propose(proposal)) => {
+                    size += proposal.command.len();
+                    self.applier.gather(proposal);
+                }
+                Ok(db::Request::Read { done, .. }) => read = Some(done),
+                Err(_) => break,
             }
         }
-        self.propose()?;
+        if let Some(commands) = self.applier.begin_proposal() {
+            let token = self.next_token();
+            self.step(Input::Propose { token, commands })?;
+            self.applier.end_proposal();
+        }
         read.map_or(Ok(()), |done| self.read(done))
-    }
-
-    fn propose(&mut self) -> Result<(), Fault> {
-        if self.proposing.is_empty() {
-            return Ok(());
-        }
-        let token = self.next_token();
-        let commands = self.proposing.iter().map(|proposal| proposal.command.clone()).collect();
-        self.step(Input::Propose { token, commands })?;
-        for refused in std::mem::take(&mut self.proposing) {
-            // The core did not accept it: this transaction and what was built on it will never be published.
-            refused.database.void_speculation();
-            let _ = refused.done.send(Err(Refused::NotLeader));
-        }
-        Ok(())
     }
 
     fn read(&mut self, done: oneshot::Sender<Result<(), Refused>>) -> Result<(), Fault> {
@@ -492,18 +440,18 @@ impl Driver {
 
     /// Applies what is committed, tells the core, and publishes where that leaves us.
     fn settle(&mut self) -> Result<(), Fault> {
-        self.blocked = false;
+        self.applier.unblock();
         self.restore_installed()?;
         loop {
             self.apply_committed()?;
-            if self.reported == self.applied {
+            if self.reported == self.applier.applied() {
                 break;
             }
-            self.reported = self.applied;
-            self.step_once(Input::Applied { index: self.applied })?;
+            self.reported = self.applier.applied();
+            self.step_once(Input::Applied { index: self.reported })?;
         }
         let core = &self.parts.core;
-        let leased = core.lease_until().filter(|_| self.applied == self.committed);
+        let leased = self.applier.lease_until(core);
         let status = &self.parts.registry.status;
         status.publish(core.is_ready_to_execute(), leased.map_or(0, |Time(ms)| ms));
         if self.transferring != core.is_transferring() {
@@ -535,9 +483,9 @@ impl Driver {
                 store.read_entries(first, last, Box::new(reply));
             }
             Output::InstallSnapshot { snapshot, data } => return self.install(snapshot, data),
-            Output::Accepted { token, first_index, term } => self.accept(token, first_index, term),
+            Output::Accepted { token, first_index, term } => self.applier.accept(token, first_index, term),
             Output::Commit { up_to } => {
-                self.committed = up_to;
+                self.applier.commit(up_to);
                 return self.apply_committed();
             }
             Output::Complete { token, result } => self.complete(token, result),
@@ -549,7 +497,7 @@ impl Driver {
                 self.parts.membership.set_leader(leader);
                 match state {
                     State::Leader => self.parts.registry.status.begin_leading(),
-                    State::Follower | State::Candidate => self.end_leadership(),
+                    State::Follower | State::Candidate => self.applier.end_leadership(),
                 }
             }
             Output::ConfigurationChanged { configuration } => {
@@ -566,76 +514,23 @@ impl Driver {
         }
     }
 
-    fn accept(&mut self, token: Token, first_index: Index, term: Term) {
-        for (index, proposal) in (first_index.0..).map(Index).zip(self.proposing.drain(..)) {
-            let Proposal { database, transaction, done, .. } = proposal;
-            self.pending.push_back(Pending { token, index, term, database, transaction, done });
-        }
-    }
-
-    /// Applies in log order. A transaction executed here only has to be published.
     fn apply_committed(&mut self) -> Result<(), Fault> {
-        while self.applied < self.committed && self.installing.is_none() && !self.blocked {
-            let index = self.applied.next();
-            let Some(entry) = self.parts.core.entry(index) else {
-                return Err(Fault(format!("committed entry {index} is missing")));
-            };
-            match self.pending.front() {
-                Some(own) if own.index == index && own.term == entry.term => {
-                    let Some(own) = self.pending.pop_front() else { continue };
-                    let published = own.database.publish(own.transaction);
-                    published.map_err(|e| Fault(format!("publish entry {index}: {e}")))?;
-                    // A session that has gone away waits no more; its transaction stands all the same.
-                    let _ = own.done.send(Ok(()));
-                }
-                _ if entry.kind == EntryKind::Command => match self.fsm.apply(entry.payload.clone()) {
-                    Ok(()) => {}
-                    Err(db::FsmError::Busy { .. }) => {
-                        self.blocked = true;
-                        return Ok(());
-                    }
-                    Err(error) => return Err(Fault(format!("apply entry {index}: {error}"))),
-                },
-                _ => {}
-            }
-            self.applied = index;
+        match self.installing {
+            None => self.applier.apply_committed(&self.parts.core),
+            Some(_) => Ok(()),
         }
-        Ok(())
     }
 
     fn complete(&mut self, token: Token, result: Result<Index, Refusal>) {
         match self.waiting.remove(&token) {
-            Some(Waiting::Read(done)) => drop(done.send(result.map(drop).map_err(refused))),
+            Some(Waiting::Read(done)) => drop(done.send(result.map(drop).map_err(super::applier::refused))),
             Some(Waiting::Order(done)) => drop(done.send(result.map(drop))),
-            // Transactions end when they are published, so only a refusal is news.
-            None => {
-                let Err(refusal) = result else { return };
-                while self.pending.front().is_some_and(|own| own.token == token)
-                    && let Some(own) = self.pending.pop_front()
-                {
-                    self.voided_by = refused(refusal);
-                    own.database.void_speculation();
-                    let _ = own.done.send(Err(self.voided_by));
-                }
-            }
-        }
-    }
-
-    /// Everything speculative is void, here and in the sessions.
-    fn end_leadership(&mut self) {
-        self.parts.registry.status.end_leading();
-        self.voided_by = Refused::NotLeader;
-        for own in self.pending.drain(..) {
-            let _ = own.done.send(Err(Refused::LeadershipLost));
-        }
-        for database in self.parts.registry.all() {
-            database.void_speculation();
+            None => self.applier.complete(token, result),
         }
     }
 
     fn take_snapshot(&mut self, point: SnapshotPoint) {
-        assert_eq!(point.index, self.applied, "a snapshot is captured at the applied index");
-        let content = Box::new(Content(self.fsm.capture()));
+        let content = Box::new(Content(self.applier.capture(point.index)));
         let compression = store::Compression::when(self.parts.compression.load(Ordering::Relaxed));
         let trailing = self.parts.trailing;
         self.parts.store.store_snapshot(store::SnapshotRequest { point, content, trailing, compression });
@@ -725,16 +620,11 @@ impl Driver {
             return Ok(());
         };
         let index = *index;
-        match self.fsm.replace(snapshot) {
-            Ok(()) => {}
-            Err(db::FsmError::Busy { .. }) => {
-                self.blocked = true;
-                return Ok(());
-            }
-            Err(error) => return Err(Fault(format!("restore snapshot {index}: {error}"))),
+        if !self.applier.restore(index, snapshot)? {
+            return Ok(());
         }
         self.installing = None;
-        (self.applied, self.committed, self.reported) = (index, index.max(self.committed), index);
+        self.reported = index;
         self.step_once(Input::SnapshotInstalled { index, ok: true })
     }
 }
@@ -743,14 +633,6 @@ async fn sleep(duration: Option<Duration>) {
     match duration {
         Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,
-    }
-}
-
-fn refused(refusal: Refusal) -> Refused {
-    match refusal {
-        Refusal::NotLeader => Refused::NotLeader,
-        Refusal::DiskFull => Refused::DiskFull,
-        _ => Refused::LeadershipLost,
     }
 }
 

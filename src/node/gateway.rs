@@ -29,7 +29,7 @@ pub struct Shared {
     /// The cluster.
     pub membership: Arc<Membership>,
     /// The way of transactions and reads to the Raft thread.
-    pub requests: mpsc::Sender<db::Request>,
+    pub requests: mpsc::UnboundedSender<db::Request>,
     /// The way of changes of the cluster to it.
     pub orders: mpsc::Sender<Order>,
     /// The way of other servers' connections to it.

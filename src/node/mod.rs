@@ -7,6 +7,7 @@
 //! A node is started once. A start that fails, because another process holds the directory for instance,
 //! leaves it as it was: it may be tried again.
 
+pub mod applier;
 mod client;
 mod driver;
 mod fault;

@@ -73,7 +73,7 @@ impl Running {
         }
         let membership = Arc::new(Membership::new(node.id));
         let fence = Arc::new(Fence::default());
-        let (requests, requests_in) = mpsc::channel(config::PROPOSALS_MAX);
+        let (requests, requests_in) = mpsc::unbounded_channel();
         let (orders, orders_in) = mpsc::channel(config::ORDERS_MAX);
         let (inbound, inbound_in) = mpsc::channel(config::INBOUND_MESSAGES_MAX);
         let (peer_reports, peer_events) = mpsc::unbounded_channel();
@@ -160,7 +160,7 @@ struct Wiring {
     fence: Arc<Fence>,
     peers: Peers,
     peer_events: mpsc::UnboundedReceiver<PeerEvent>,
-    requests: mpsc::Receiver<db::Request>,
+    requests: mpsc::UnboundedReceiver<db::Request>,
     orders: mpsc::Receiver<Order>,
     inbound: mpsc::Receiver<Inbound>,
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::database::{Database, State, random_word};
 use super::locks::LockMask;
 use super::pages::{PageRef, deleted_database, is_wal_page1, zeros};
-use super::{Error, shm::Header};
+use super::{Bug, Error, View, shm::Header};
 
 const ALL_LOCKS: LockMask = 0xff;
 
@@ -20,11 +20,14 @@ impl Database {
     /// The committed view as of this moment. Copies references, no pages; later writes do not show in it.
     pub fn capture(&self) -> Image {
         let state = self.state.read();
-        let size = state.committed_header().size as usize;
+        let speculative = self.has(Bug::CaptureIsSpeculative) && state.writer.is_none();
+        let view = if speculative { View::Speculative } else { View::Committed };
+        let header = state.index.header(view);
+        let size = header.size as usize;
         let mut pages: Vec<PageRef> = state.pages.iter().take(size).map(PageRef::clone).collect();
         pages.resize_with(size, zeros);
-        if state.committed > 0 {
-            for (number, page) in state.wal.range(1, state.committed) {
+        if header.last_frame > 0 {
+            for (number, page) in state.wal.range(1, header.last_frame) {
                 if let Some(place) = pages.get_mut(number as usize - 1) {
                     *place = PageRef::clone(page);
                 }
@@ -63,7 +66,9 @@ pub fn replace_all(changes: &[(&Database, Replacement)]) -> Result<(), (usize, E
     }
     // Whoever else takes one of these locks holds no other: there is no order to keep.
     let mut states: Vec<_> = changes.iter().map(|(database, _)| database.state.write()).collect();
-    if let Some(position) = states.iter().position(|state| !state.locks.are_free(ALL_LOCKS)) {
+    let is_in_use =
+        |state: &State| !state.locks.are_free(ALL_LOCKS) && !state.planted.has(Bug::RestoreUnderReaders);
+    if let Some(position) = states.iter().position(|state| is_in_use(state)) {
         return Err((position, Error::Busy));
     }
     let mut unused = Vec::with_capacity(changes.len());

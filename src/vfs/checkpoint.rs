@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::config::{CHECKPOINT_GATE_MS, CHECKPOINT_GATE_PERIOD_MS, CHECKPOINT_OVERDUE_FACTOR};
 
-use super::View;
 use super::database::{Database, State, random_word};
-use super::locks::LockMask;
+use super::locks::{LockMask, WRITE};
 use super::pages::{PageRef, zeros};
 use super::shm::Header;
+use super::{Bug, View};
 
 const ALL_LOCKS: LockMask = 0xff;
 
@@ -60,7 +60,8 @@ impl State {
     /// caller to let go of when it holds no lock.
     #[must_use]
     pub(super) fn checkpoint_if_due(&mut self, threshold: u32) -> Vec<PageRef> {
-        if self.committed < threshold.max(1) || !self.locks.are_free(ALL_LOCKS) {
+        let in_the_way = if self.planted.has(Bug::CheckpointUnderReaders) { WRITE } else { ALL_LOCKS };
+        if self.committed < threshold.max(1) || !self.locks.are_free(in_the_way) {
             return Vec::new();
         }
         // Without random bytes or memory the WAL just stays longer.
@@ -73,7 +74,8 @@ impl State {
         }
         let moved = self.committed;
         let unused = self.move_committed_pages(committed.size as usize);
-        for frame in 1..=self.wal.frame_count() {
+        let forgets = self.planted.has(Bug::CheckpointForgetsSpeculation);
+        for frame in 1..=if forgets { 0 } else { self.wal.frame_count() } {
             let page = self.wal.frame(frame).0;
             self.index.extend(frame, page);
         }

@@ -14,6 +14,7 @@ use crate::sqlite;
 use super::checkpoint::Gate;
 use super::locks::{LockTable, WRITE};
 use super::pages::{PageRef, declared_size, empty_database};
+use super::planted::Planted;
 use super::shm::{Header, IndexFiles, WalIndex};
 use super::txn::{OpenWrite, Speculative};
 use super::wal::Wal;
@@ -31,6 +32,7 @@ pub struct Database {
     /// Grows whenever states are dropped that connections may have seen. Written under the lock of `state`.
     pub(super) history: Arc<AtomicU64>,
     pub(super) state: RwLock<State>,
+    pub(super) planted: Planted,
 }
 
 /// The changing part of a database.
@@ -53,6 +55,7 @@ pub(super) struct State {
     headers_written: u64,
     pub(super) checkpoints: u64,
     pub(super) gate: Gate,
+    pub(super) planted: Planted,
 }
 
 /// How much of a database is executed but not committed.
@@ -72,6 +75,7 @@ impl Database {
         checkpoint_threshold: u32,
         os_page_size: usize,
         fault: Arc<Fault>,
+        planted: Planted,
     ) -> Result<Database, Error> {
         let files = IndexFiles::create(os_page_size)?;
         let mut state = State {
@@ -87,6 +91,7 @@ impl Database {
             headers_written: 0,
             checkpoints: 0,
             gate: Gate::default(),
+            planted,
         };
         let mut header = Header {
             change_counter: 0,
@@ -98,7 +103,8 @@ impl Database {
         state.stamp(&mut header, 0);
         state.index.reset(&header, &header);
         let (history, state) = (Arc::default(), RwLock::new(state));
-        Ok(Database { name: name.to_vec(), serial, checkpoint_threshold, files, fault, history, state })
+        let name = name.to_vec();
+        Ok(Database { name, serial, checkpoint_threshold, files, fault, history, state, planted })
     }
 
     /// The name it was created with, verbatim.

@@ -12,7 +12,7 @@ use super::locks::{CHECKPOINT, LockMask, READ, WRITE, mask_of};
 use super::pages::PageRef;
 use super::shm::ViewMapping;
 use super::txn::Deletion;
-use super::{Error, Registration, View};
+use super::{Bug, Error, Registration, View};
 use crate::sqlite::SchemaEpoch;
 
 const DELETE_NEEDS_WRITE: &str =
@@ -89,9 +89,13 @@ impl MainHandle {
         match usize::try_from(region) {
             Ok(0) => {
                 let mut handle = self.state.lock();
+                let view = match self.database.has(Bug::ReaderIsSpeculative) {
+                    true => View::Speculative,
+                    false => handle.view,
+                };
                 let mapping = match handle.mapping.take() {
                     Some(mapping) => mapping,
-                    None => ViewMapping::new(&self.database.files, handle.view)?,
+                    None => ViewMapping::new(&self.database.files, view)?,
                 };
                 Ok(handle.mapping.insert(mapping).address())
             }
@@ -303,7 +307,8 @@ impl HandleState {
 
     fn switch(&mut self, database: &Database, view: View) -> Result<(), Error> {
         if self.view != view {
-            if let Some(mapping) = &self.mapping {
+            let stays = view == View::Committed && database.has(Bug::ReaderStaysSpeculative);
+            if let Some(mapping) = self.mapping.as_ref().filter(|_| !stays) {
                 mapping.switch(&database.files, view)?;
             }
             self.view = view;

@@ -20,6 +20,7 @@ mod file;
 mod handle;
 mod locks;
 mod pages;
+mod planted;
 mod registration;
 mod shm;
 mod txn;
@@ -28,6 +29,8 @@ mod wal;
 pub use capture::{Image, Replacement, replace_all};
 pub use database::{Database, Pipeline};
 pub use pages::{PageNumber, PageRef, page_from};
+#[doc(hidden)]
+pub use planted::Bug;
 pub use txn::{Transaction, TransactionId};
 
 use std::any::Any;
@@ -42,6 +45,7 @@ use crate::config::DATABASE_NAME_MAX;
 use crate::sqlite;
 
 use handle::MainHandle;
+use planted::Planted;
 use registration::Registration;
 
 /// Which state of a database a connection sees.
@@ -125,6 +129,7 @@ pub struct Vfs {
     registration: Arc<Registration>,
     checkpoint_threshold: u32,
     os_page_size: usize,
+    planted: Planted,
 }
 
 static REGISTERED: AtomicU64 = AtomicU64::new(0);
@@ -136,7 +141,8 @@ impl Vfs {
         let os_page_size = shm::supported_os_page_size().map_err(Error::OsPageSize)?;
         let number = REGISTERED.fetch_add(1, Ordering::Relaxed) + 1;
         let name = CString::new(format!("dqlite-{number}")).map_err(|_| Error::BadName)?;
-        Ok(Vfs { registration: Registration::register(name)?, checkpoint_threshold, os_page_size })
+        let registration = Registration::register(name)?;
+        Ok(Vfs { registration, checkpoint_threshold, os_page_size, planted: Planted::default() })
     }
 
     /// The name SQLite knows it by.
@@ -146,7 +152,8 @@ impl Vfs {
 
     /// Creates an empty database. Its name is taken verbatim.
     pub fn create_database(&self, name: impl AsRef<[u8]>) -> Result<Arc<Database>, Error> {
-        self.registration.create_database(name.as_ref(), self.checkpoint_threshold, self.os_page_size)
+        let (threshold, os_page_size) = (self.checkpoint_threshold, self.os_page_size);
+        self.registration.create_database(name.as_ref(), threshold, os_page_size, self.planted)
     }
 
     /// The database of that name.

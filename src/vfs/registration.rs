@@ -19,6 +19,7 @@ use crate::sqlite;
 use super::database::Database;
 use super::file::{self, File, guarded};
 use super::handle::MainHandle;
+use super::planted::Planted;
 use super::{Error, Fault};
 
 const ESCAPE: &[u8] = b"./";
@@ -97,6 +98,7 @@ impl Registration {
         name: &[u8],
         checkpoint_threshold: u32,
         os_page_size: usize,
+        planted: Planted,
     ) -> Result<Arc<Database>, Error> {
         if name.len() > DATABASE_NAME_MAX || name.contains(&0) {
             return Err(Error::BadName);
@@ -106,7 +108,8 @@ impl Registration {
             return Err(Error::Exists);
         }
         let (serial, fault) = (databases.created, Arc::clone(&self.fault));
-        let database = Arc::new(Database::create(name, serial, checkpoint_threshold, os_page_size, fault)?);
+        let database = Database::create(name, serial, checkpoint_threshold, os_page_size, fault, planted)?;
+        let database = Arc::new(database);
         databases.created += 1;
         databases.by_name.insert(name.to_vec(), Arc::clone(&database));
         Ok(database)

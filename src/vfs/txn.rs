@@ -15,7 +15,7 @@ use super::database::{Database, State};
 use super::locks::WRITE;
 use super::pages::{PageNumber, PageRef, declared_size, deleted_database};
 use super::shm::Header;
-use super::{Error, View};
+use super::{Bug, Error, View};
 
 /// The write transaction of the WRITE lock's holder.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +98,9 @@ impl Database {
             state.committed + 1,
             "a published transaction must follow the committed frames"
         );
-        state.index.publish_entries(oldest.first, oldest.last);
+        if !self.has(Bug::PublishForgetsPages) {
+            state.index.publish_entries(oldest.first, oldest.last);
+        }
         state.index.set_header(View::Committed, &oldest.header);
         state.committed = oldest.last;
         let unused = state.checkpoint_if_due(self.checkpoint_threshold);
@@ -189,7 +191,8 @@ impl State {
 
     /// Both views become the committed one, under a header that no page cache has seen.
     fn drop_speculation(&mut self) -> Vec<PageRef> {
-        let unused = self.wal.truncate(self.committed);
+        let newest = self.pipeline.back().filter(|_| self.planted.has(Bug::AbortKeepsNewestFrames));
+        let unused = self.wal.truncate(newest.map_or(self.committed, |newest| newest.last));
         self.pipeline.clear();
         let mut header = self.committed_header();
         let newest = self.speculative_header().change_counter;

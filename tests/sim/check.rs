@@ -99,7 +99,7 @@ impl Checker {
     }
 
     /// What a message says about term and vote is durable.
-    pub fn sent(&mut self, node: usize, to: ServerId, message: &Message, disk: &Disk) -> Verdict {
+    pub fn sent<S>(&mut self, node: usize, to: ServerId, message: &Message, disk: &Disk<S>) -> Verdict {
         let (pre_vote, vote) = match message {
             Message::RequestVote(request) => (request.pre_vote, None),
             Message::RequestVoteResult(result) => {
@@ -150,7 +150,7 @@ impl Checker {
 
     /// What the newest leader believes to be stored elsewhere is durable there (dissertation figure 3.1,
     /// matchIndex). Only a later leader may have had it removed.
-    pub fn matched(&self, leader: &Raft, id: ServerId, disk: &Disk) -> Verdict {
+    pub fn matched<S: Clone + Default>(&self, leader: &Raft, id: ServerId, disk: &Disk<S>) -> Verdict {
         let status = leader.status();
         if !self.leaders.contains_key(&status.term) || status.term < self.highest_term() {
             return Ok(());
@@ -222,12 +222,12 @@ impl Checker {
     }
 
     /// State machine safety: everybody applies the same; and what a leader commits is durable on a quorum.
-    pub fn committed(
+    pub fn committed<S: Clone + Default>(
         &mut self,
         node: usize,
         raft: &Raft,
         (from, up_to): (Index, Index),
-        leads: Option<(&Configuration, &[&Disk])>,
+        leads: Option<(&Configuration, &[&Disk<S>])>,
     ) -> Verdict {
         let term = raft.status().term;
         for index in (from.0..=up_to.0).map(Index) {
@@ -279,7 +279,12 @@ impl Checker {
 }
 
 /// What a leader commits is of its own term (dissertation 3.6.2) and durable on a quorum.
-fn durable_on_a_quorum(raft: &Raft, configuration: &Configuration, index: Index, disks: &[&Disk]) -> Verdict {
+fn durable_on_a_quorum<S: Clone + Default>(
+    raft: &Raft,
+    configuration: &Configuration,
+    index: Index,
+    disks: &[&Disk<S>],
+) -> Verdict {
     let Some(entry) = raft.entry(index) else {
         return Err(format!("entry {index} is committed and has left memory"));
     };

@@ -1,4 +1,4 @@
-//! A disk that forgets what was not synced when the power goes.
+//! A disk that forgets what was not synced when the power goes. Snapshots contain an `S`.
 
 use crate::random::Random;
 use dqlite::raft::{Entry, Index, Seq, ServerId, SnapshotPoint, Start, Term};
@@ -6,14 +6,14 @@ use std::collections::VecDeque;
 
 /// A request, in the order in which it was made.
 #[derive(Debug, Clone)]
-pub enum Request {
+pub enum Request<S> {
     Vote { term: Term, voted_for: Option<ServerId>, seq: Seq },
     Append { first: Index, entries: Vec<Entry>, seq: Seq },
     Truncate { from: Index, seq: Seq },
-    Install { point: SnapshotPoint, list: Vec<u64> },
+    Install { point: SnapshotPoint, content: S },
 }
 
-impl Request {
+impl<S> Request<S> {
     /// Its number; none if the core waits for something else.
     pub fn seq(&self) -> Option<Seq> {
         match self {
@@ -27,30 +27,30 @@ impl Request {
 
 /// What a completed request is worth to its server.
 #[derive(Debug, Clone)]
-pub enum Done {
+pub enum Done<S> {
     Persisted(Seq),
-    Installed(Index, Vec<u64>),
+    Installed(Index, S),
     NotInstalled(Index),
     /// There is no space for the next request, which is still in the queue.
     NoSpace,
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Disk {
+pub struct Disk<S = Vec<u64>> {
     pub term: Term,
     pub voted_for: Option<ServerId>,
-    pub snapshot: Option<(SnapshotPoint, Vec<u64>)>,
+    pub snapshot: Option<(SnapshotPoint, S)>,
     /// Index of `entries[0]`.
     pub first: u64,
     pub entries: Vec<Entry>,
-    pub queue: VecDeque<Request>,
+    pub queue: VecDeque<Request<S>>,
     /// How many of the queue the sync under way covers; 0: none is.
     pub syncing: usize,
 }
 
-impl Disk {
+impl<S: Clone + Default> Disk<S> {
     /// Empty, or with these entries from index 1 on.
-    pub fn new(entries: Vec<Entry>) -> Disk {
+    pub fn new(entries: Vec<Entry>) -> Disk<S> {
         let term = entries.last().map_or(Term(0), |entry| entry.term);
         Disk { first: 1, term, entries, ..Disk::default() }
     }
@@ -75,7 +75,7 @@ impl Disk {
 
     /// Carries out what the sync covers. What a full disk cannot do any more are appends, and installations,
     /// which change nothing then. Term and vote have their place.
-    pub fn finish_sync(&mut self, full: bool) -> Vec<Done> {
+    pub fn finish_sync(&mut self, full: bool) -> Vec<Done<S>> {
         let mut done = Vec::new();
         for _ in 0..std::mem::take(&mut self.syncing) {
             if full && matches!(self.queue.front(), Some(Request::Append { .. })) {
@@ -103,7 +103,7 @@ impl Disk {
         (seq, Index(self.last()))
     }
 
-    fn carry_out(&mut self, request: Request) -> Done {
+    fn carry_out(&mut self, request: Request<S>) -> Done<S> {
         match request {
             Request::Vote { term, voted_for, seq } => {
                 assert!(
@@ -124,23 +124,23 @@ impl Disk {
                 self.entries.truncate(keep as usize);
                 Done::Persisted(seq)
             }
-            Request::Install { point, list } => {
+            Request::Install { point, content } => {
                 let index = point.index;
                 self.first = index.0 + 1;
                 self.entries.clear();
-                self.snapshot = Some((point, list.clone()));
-                Done::Installed(index, list)
+                self.snapshot = Some((point, content.clone()));
+                Done::Installed(index, content)
             }
         }
     }
 
     /// A snapshot of our own log was written; `trailing` entries stay behind it.
-    pub fn store_snapshot(&mut self, point: SnapshotPoint, list: Vec<u64>, trailing: u64) {
+    pub fn store_snapshot(&mut self, point: SnapshotPoint, content: S, trailing: u64) {
         assert!(point.index.0 <= self.last(), "the snapshot is ahead of the log on disk");
         let first = (point.index.0.saturating_sub(trailing) + 1).max(self.first);
         self.entries.drain(..(first - self.first) as usize);
         self.first = first;
-        self.snapshot = Some((point, list));
+        self.snapshot = Some((point, content));
     }
 
     /// The power goes: any prefix of the queue may have reached the disk, the last append in part. Says

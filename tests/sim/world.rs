@@ -450,7 +450,7 @@ impl World {
                 let mut bytes = Vec::new();
                 data.open().unwrap().read_to_end(&mut bytes).unwrap();
                 let list = bytes.chunks(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect();
-                self.nodes[node].disk.queue.push_back(Request::Install { point, list });
+                self.nodes[node].disk.queue.push_back(Request::Install { point, content: list });
             }
             Output::ReadEntries { to, first, last } => self.read_entries(node, to, (first, last)),
             Output::Commit { up_to } => self.commit(node, up_to, inputs),
