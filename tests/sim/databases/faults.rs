@@ -33,7 +33,9 @@ impl World {
                 let to = (any != leader).then_some(id_of(any));
                 trace!(self, "server {} is asked to transfer its leadership to {to:?}", leader + 1);
                 let token = self.token();
-                self.step(leader, Input::Transfer { token, to });
+                if self.servers[leader].paused_until <= self.now {
+                    self.step(leader, Input::Transfer { token, to });
+                }
             }
         }
     }

@@ -14,7 +14,7 @@ impl World {
         self.recovering = true;
         self.blocked.iter_mut().flatten().for_each(|until| *until = 0);
         for node in 0..self.servers.len() {
-            self.servers[node].paused_until = 0;
+            // A pause goes on to its end: what came meanwhile waits for that.
             self.servers[node].full_until = 0;
             self.boot(node);
         }
