@@ -21,7 +21,8 @@ import time
 from report import number
 
 OURS = "ours"
-CORES = ["raft-rs", "openraft", "async-raft"]
+# Our core on the log that the others have; the others.
+CORES = ["our-core", "raft-rs", "openraft", "async-raft"]
 # Only the first one waits for the disk before it acknowledges, as we do.
 PRODUCTS = ["hiqlite", "hiqlite-async", "hiqlite-interval"]
 TARGET = "hiqlite"

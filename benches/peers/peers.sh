@@ -2,7 +2,7 @@
 # Our core and store beside raft-rs, openraft and async-raft, and the whole library beside hiqlite: the same load, on the
 # same disk, in turns. Prints what compares; all numbers go to a file.
 #
-#     PEERS_ONLY       raft-rs openraft async-raft hiqlite hiqlite-async hiqlite-interval: beside which of them
+#     PEERS_ONLY       our-core raft-rs openraft async-raft hiqlite hiqlite-async hiqlite-interval: which of them beside ours
 #     PEERS_PROPOSERS  1 16 64, for hiqlite and the whole library: clients
 #     PEERS_NODES      1 3
 #     PEERS_PAYLOADS   128 4096 bytes; not for hiqlite, which inserts rows

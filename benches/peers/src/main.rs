@@ -23,6 +23,7 @@ mod raft_rs;
 
 use bytes::Bytes;
 use load::{Cluster, Load, measure};
+use ours::LogKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +36,8 @@ const HEARTBEAT_MS: u64 = 200;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const USAGE: &str = "peers LIBRARY NODES PAYLOAD_BYTES PROPOSERS WARM_UP_MS MEASURED_MS DIRECTORY";
-const LIBRARIES: &str = "ours, raft-rs, openraft, async-raft, hiqlite, hiqlite-async, hiqlite-interval";
+const LIBRARIES: &str =
+    "ours, our-core, raft-rs, openraft, async-raft, hiqlite, hiqlite-async, hiqlite-interval";
 
 struct Arguments {
     library: String,
@@ -68,7 +70,8 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     let directory = Path::new(&arguments.directory);
     let nodes = arguments.nodes;
     match &*arguments.library {
-        "ours" => series(&arguments, ours::start(directory, nodes)).await,
+        "ours" => series(&arguments, ours::start(directory, nodes, LogKind::Store)).await,
+        "our-core" => series(&arguments, ours::start(directory, nodes, LogKind::AppendFile)).await,
         "raft-rs" => series(&arguments, raft_rs::start(directory, nodes)).await,
         "openraft" => series(&arguments, openraft_0_9::start(directory, nodes)).await,
         "async-raft" => series(&arguments, async_raft_0_6::start(directory, nodes)).await,

@@ -1,17 +1,20 @@
 //! Our core and our store, as `src/node/driver.rs` puts them together, without databases and sockets.
 //!
-//! Durable: dqlite::store, group commit with fdatasync on segments filled with zeros, which its threads
-//! prepare and close while it is measured. The leader sends entries before they are durable here, and counts
-//! itself only then.
+//! Durable, `ours`: dqlite::store, group commit with fdatasync on segments filled with zeros, which its
+//! threads prepare and close while it is measured. The leader sends entries before they are durable here, and
+//! counts itself only then.
+//!
+//! `our-core` is the same core on the file of the peers, which tells apart what core and store cost.
 
+use crate::append_file::{AppendFile, Record};
 use crate::gauge::{Gauge, leader_first};
 use crate::load::Cluster;
 use crate::{ELECTION_TIMEOUT_MS, HEARTBEAT_MS};
 use bytes::Bytes;
 use dqlite::config;
 use dqlite::raft::{
-    Configuration, EntryKind, Index, Input, Message, Options, Output, Outputs, Peer, Raft, Refusal, Role,
-    Seq, Server, ServerId, Start, State, Time, Token, TrailingStrategy,
+    Configuration, Entry, EntryKind, Index, Input, Message, Options, Output, Outputs, Peer, Raft, Refusal,
+    Role, Seq, Server, ServerId, Start, State, Time, Token, TrailingStrategy,
 };
 use dqlite::store::{self, AutoRecovery, Directory, Store};
 use std::collections::VecDeque;
@@ -24,7 +27,7 @@ use tokio::sync::{oneshot, watch};
 enum Event {
     Store(store::Event),
     Message(Peer, Message),
-    EntriesRead(ServerId, Vec<dqlite::raft::Entry>),
+    EntriesRead(ServerId, Vec<Entry>),
     Propose(Bytes, oneshot::Sender<Result<(), Refusal>>),
 }
 
@@ -49,12 +52,20 @@ impl Cluster for Ours {
     }
 }
 
-pub async fn start(directory: &Path, nodes: usize) -> Result<Ours, String> {
+/// Which log the core has.
+#[derive(Clone, Copy)]
+pub enum LogKind {
+    Store,
+    AppendFile,
+}
+
+pub async fn start(directory: &Path, nodes: usize, kind: LogKind) -> Result<Ours, String> {
     let gauges = Gauge::several(nodes);
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..nodes).map(|_| unbounded_channel()).unzip();
     let (leads, mut leader) = watch::channel(None);
     for (position, events) in receivers.into_iter().enumerate() {
-        let mut node = Node::open(directory, position, &senders, gauges[position].clone(), leads.clone())?;
+        let mut node =
+            Node::open(directory, position, &senders, (kind, gauges[position].clone()), leads.clone())?;
         node.start()?;
         tokio::spawn(async move {
             if let Err(error) = node.run(events).await {
@@ -69,11 +80,16 @@ pub async fn start(directory: &Path, nodes: usize) -> Result<Ours, String> {
     Ok(Ours { leader: senders[position].clone(), gauges: leader_first(gauges, position) })
 }
 
+enum Log {
+    Store(Store),
+    AppendFile(AppendFile),
+}
+
 struct Node {
     position: usize,
     core: Raft,
     start: Option<Start>,
-    store: Store,
+    log: Log,
     clock: Instant,
     servers: Vec<UnboundedSender<Event>>,
     gauge: Arc<Gauge>,
@@ -113,7 +129,7 @@ impl Node {
         directory: &Path,
         position: usize,
         servers: &[UnboundedSender<Event>],
-        gauge: Arc<Gauge>,
+        (kind, gauge): (LogKind, Arc<Gauge>),
         leads: watch::Sender<Option<usize>>,
     ) -> Result<Node, String> {
         let server = |position| Server { id: id(position), address: address(position), role: Role::Voter };
@@ -126,7 +142,16 @@ impl Node {
         let loaded = locked.load(AutoRecovery::Off).map_err(describe)?;
         let events = servers[position].clone();
         let on_event = Box::new(move |event| drop(events.send(Event::Store(event))));
-        let store = Store::start(locked, &loaded, store::Options::default(), on_event).map_err(describe)?;
+        let log = match kind {
+            LogKind::Store => Log::Store(
+                Store::start(locked, &loaded, store::Options::default(), on_event).map_err(describe)?,
+            ),
+            LogKind::AppendFile => {
+                // The node counts what is durable itself, whichever log it has.
+                let file = AppendFile::create(directory, position, Arc::default());
+                Log::AppendFile(file.map_err(|error| error.to_string())?)
+            }
+        };
         let start = Start {
             term: loaded.term,
             voted_for: loaded.voted_for,
@@ -138,7 +163,7 @@ impl Node {
             position,
             core: Raft::new(options(position), position as u64),
             start: Some(start),
-            store,
+            log,
             clock: Instant::now(),
             servers: servers.to_vec(),
             gauge,
@@ -233,13 +258,20 @@ impl Node {
 
     fn carry_out(&mut self, output: Output) -> Result<(), String> {
         match output {
-            Output::PersistVote { term, voted_for, seq } => self.store.persist_vote(term, voted_for, seq),
-            Output::Append { first_index, entries, seq } => {
-                let commands = entries.iter().filter(|entry| entry.kind == EntryKind::Command).count();
-                self.appends.push_back((seq, commands as u64));
-                self.store.append(first_index, entries, seq);
-            }
-            Output::Truncate { from, seq } => self.store.truncate(from, seq),
+            Output::PersistVote { term, voted_for, seq } => match &self.log {
+                Log::Store(store) => store.persist_vote(term, voted_for, seq),
+                Log::AppendFile(_) => {
+                    let vote = voted_for.map_or(0, |server| server.0).to_le_bytes();
+                    let payload = Bytes::copy_from_slice(&vote);
+                    let record = Record { term: term.0, index: 0, payload, is_command: false };
+                    self.append_records(vec![record], seq);
+                }
+            },
+            Output::Append { first_index, entries, seq } => self.append(first_index, entries, seq),
+            Output::Truncate { from, seq } => match &self.log {
+                Log::Store(store) => store.truncate(from, seq),
+                Log::AppendFile(_) => return Err("a truncation: not while it is measured".into()),
+            },
             Output::Send { to, message, after: Some(after), .. } => self.held.push_back((after, to, message)),
             Output::Send { to, message, after: None, .. } => self.send(to, message),
             Output::ReadEntries { to, first, last } => {
@@ -247,7 +279,10 @@ impl Node {
                 let reply = move |entries: Result<_, _>| {
                     let _ = events.send(Event::EntriesRead(to, entries.unwrap_or_default()));
                 };
-                self.store.read_entries(first, last, Box::new(reply));
+                match &self.log {
+                    Log::Store(store) => store.read_entries(first, last, Box::new(reply)),
+                    Log::AppendFile(_) => return Err("a follower lags by more than the log in memory".into()),
+                }
             }
             Output::Accepted { first_index, .. } => {
                 self.pending.extend(self.proposing.take().map(|done| (first_index, done)));
@@ -267,6 +302,29 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    fn append(&mut self, first_index: Index, entries: Vec<Entry>, seq: Seq) {
+        let is_command = |entry: &Entry| entry.kind == EntryKind::Command;
+        self.appends.push_back((seq, entries.iter().filter(|entry| is_command(entry)).count() as u64));
+        match &self.log {
+            Log::Store(store) => store.append(first_index, entries, seq),
+            Log::AppendFile(_) => {
+                let record = |(entry, index): (Entry, u64)| {
+                    let is_command = is_command(&entry);
+                    Record { term: entry.term.0, index, payload: entry.payload, is_command }
+                };
+                self.append_records(entries.into_iter().zip(first_index.0..).map(record).collect(), seq);
+            }
+        }
+    }
+
+    fn append_records(&self, records: Vec<Record>, seq: Seq) {
+        if let Log::AppendFile(file) = &self.log {
+            let events = self.servers[self.position].clone();
+            let done = move || drop(events.send(Event::Store(store::Event::Persisted { seq })));
+            file.append(records, done);
+        }
     }
 
     fn send(&self, to: ServerId, message: Message) {
