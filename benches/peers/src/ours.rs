@@ -147,8 +147,7 @@ impl Node {
                 Store::start(locked, &loaded, store::Options::default(), on_event).map_err(describe)?,
             ),
             LogKind::AppendFile => {
-                // The node counts what is durable itself, whichever log it has.
-                let file = AppendFile::create(directory, position, Arc::default());
+                let file = AppendFile::create(directory, position, gauge.clone());
                 Log::AppendFile(file.map_err(|error| error.to_string())?)
             }
         };
@@ -225,7 +224,10 @@ impl Node {
         while self.appends.front().is_some_and(|(append, _)| *append <= seq) {
             commands += self.appends.pop_front().map_or(0, |(_, commands)| commands);
         }
-        self.gauge.synced(commands);
+        // The file counts for itself: it reports every append, the store every sync.
+        if let Log::Store(_) = &self.log {
+            self.gauge.synced(commands);
+        }
         while self.held.front().is_some_and(|(after, ..)| *after <= seq) {
             if let Some((_, to, message)) = self.held.pop_front() {
                 self.send(to, message);
