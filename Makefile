@@ -12,7 +12,7 @@ LIBRARY_FILE := libdqlite.so.0.0.1
 STAGE        := $(CURDIR)/build/stage
 BUILT        := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: all help install stage demo check sim-long kill9 faults mixed failover go bench peers compare compare-store fix deps clean
+.PHONY: all help install stage demo check torture sim-long kill9 faults mixed failover go bench peers compare compare-store fix deps clean
 
 all: ## Build the library, shared and static, in release form
 	$(CARGO) build --release --lib
@@ -43,6 +43,9 @@ demo: deps stage ## Run a small program with a node inside, kill it, and show th
 check: deps ## Run every test; ends with a summary
 	@CARGO='$(CARGO)' sh tests/check.sh
 
+torture: deps stage ## All API functions with any arguments from several threads, 10 minutes (TORTURE_TOOL=valgrind|tsan|none, TORTURE_SECONDS=, TORTURE_SEED=)
+	@sh c-tests/torture.sh
+
 sim-long: ## Simulate 200,000 seeds of the Raft core, a minute each (SIM_RUNS=, SIM_FIRST=, SIM_SECONDS=, SIM_ONCE=, SIM_THREADS=)
 	@SIM_RUNS=$${SIM_RUNS:-200000} SIM_SECONDS=$${SIM_SECONDS:-60} $(CARGO) test -q \
 		--config tests/sim/optimised.toml --features planted-bugs --test sim -- --nocapture no_seed_breaks_a_promise
@@ -68,8 +71,8 @@ faults: deps stage ## 100 kills of the leader, 50 pauses, 50 partitions; 3 and 5
 mixed: deps stage ## Clusters of our nodes and C ones, the long form (MIXED_ROUNDS=, MIXED_SECONDS=, PEER_LIBRARY=)
 	@MIXED_ROUNDS=$${MIXED_ROUNDS:-5} MIXED_SECONDS=$${MIXED_SECONDS:-60} sh tests/dropin/mixed.sh
 
-go: deps stage ## The tests of go-dqlite 3, and of 2 as far as C 1.18 passes them (GO_SUITES=, GO_RACE=1, GO_PREFIX=)
-	@GO_SUITES="$${GO_SUITES:-3 2}" sh tests/dropin/go.sh
+go: deps stage ## The tests of go-dqlite 3, and of 2 and 1 as far as C 1.18 passes them (GO_SUITES=, GO_RACE=1, GO_PREFIX=)
+	@GO_SUITES="$${GO_SUITES:-3 2 1}" sh tests/dropin/go.sh
 
 failover: deps stage ## How long writes stop without a leader, beside C: half an hour (FAILOVER_ROUNDS=, FAILOVER_CASES=)
 	@sh tests/dropin/failover.sh

@@ -3,6 +3,7 @@
  *
  *     lifecycle DIRECTORY ADDRESS OTHER_ADDRESS
  */
+#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -326,6 +327,76 @@ static void stop_closes_clients_in_the_middle_of_a_transaction(void)
     dqlite_node_destroy(node);
 }
 
+/* Of the threads of this process those that serve clients, by their names. */
+static int count_client_threads(void)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    struct dirent *entry;
+    int count = 0;
+    while (tasks != NULL && (entry = readdir(tasks)) != NULL) {
+        char file_path[300], name[32] = "";
+        FILE *file;
+        snprintf(file_path, sizeof file_path, "/proc/self/task/%s/comm", entry->d_name);
+        file = fopen(file_path, "r");
+        if (file == NULL)
+            continue;
+        if (fgets(name, sizeof name, file) != NULL)
+            count += strncmp(name, "dqlite/client-", 14) == 0;
+        fclose(file);
+    }
+    if (tasks != NULL)
+        closedir(tasks);
+    return count;
+}
+
+static void as_many_threads_serve_clients_as_were_asked_for(void)
+{
+    static const struct {
+        unsigned asked;
+        int threads;
+    } cases[] = {{0, 1}, {2, 2}, {7, 7}};
+    dqlite_node *node = start_node(directory("workers"), address);
+    size_t i;
+    CHECK(count_client_threads(), 4);
+    dqlite_node_destroy(node);
+    for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        CHECK(dqlite_node_create(1, address, path("workers"), &node), DQLITE_OK);
+        CHECK(dqlite_node_set_bind_address(node, address), DQLITE_OK);
+        CHECK(dqlite_node_set_pool_thread_count(node, cases[i].asked), DQLITE_OK);
+        CHECK(dqlite_node_start(node), DQLITE_OK);
+        CHECK(count_client_threads(), cases[i].threads);
+        dqlite_node_destroy(node);
+    }
+}
+
+static void seventeen(sqlite3_context *context, int count, sqlite3_value **values)
+{
+    (void)count;
+    (void)values;
+    sqlite3_result_int(context, 17);
+}
+
+static int add_seventeen(sqlite3 *connection, const char **error, const void *api)
+{
+    (void)error;
+    (void)api;
+    return sqlite3_create_function(connection, "seventeen", 0, SQLITE_UTF8, NULL, seventeen, NULL, NULL);
+}
+
+static void sql_functions_of_the_host_are_there_for_clients(void)
+{
+    struct wire_client client;
+    dqlite_node *node;
+    CHECK(sqlite3_auto_extension((void (*)(void))add_seventeen), SQLITE_OK);
+    node = serve(directory("functions"), &client);
+    CHECK(wire_exec(&client, "CREATE TABLE t (a INTEGER)"), WIRE_OK);
+    CHECK(wire_exec(&client, "INSERT INTO t VALUES (seventeen())"), WIRE_OK);
+    CHECK(query_integer(&client, "SELECT a + seventeen() FROM t"), 34);
+    wire_close(&client);
+    dqlite_node_destroy(node);
+    CHECK(sqlite3_cancel_auto_extension((void (*)(void))add_seventeen), 1);
+}
+
 /* ---- recovery ---- */
 
 static void recover_checks_its_arguments(void)
@@ -480,6 +551,8 @@ int main(int argc, char **argv)
     RUN(a_locked_directory_refuses_and_can_be_tried_again);
     RUN(data_survives_stop_and_destroy_without_stop);
     RUN(stop_closes_clients_in_the_middle_of_a_transaction);
+    RUN(as_many_threads_serve_clients_as_were_asked_for);
+    RUN(sql_functions_of_the_host_are_there_for_clients);
     RUN(recover_checks_its_arguments);
     RUN(a_new_directory_is_recovered_and_started);
     RUN(a_directory_in_use_is_not_recovered);

@@ -36,14 +36,18 @@ diff "$WORK/symbols-expected" "$WORK/symbols" >&2 || fail "exports differ from c
 build link-c99 cc -std=c99 $WARNINGS c-tests/link.c $FLAGS
 build link-c11 cc -std=c11 $WARNINGS c-tests/link.c $FLAGS
 build link-cxx c++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -x c++ c-tests/link.c $FLAGS
+build link-api cc -std=c99 $WARNINGS -DDQLITE_API= c-tests/link.c $FLAGS
 build link-nonpie cc -std=c99 $WARNINGS -no-pie -fno-pie c-tests/link.c $FLAGS
 build link-static cc -std=c99 $WARNINGS c-tests/link.c "-I$STAGE/include" "$STAGE/lib/libdqlite.a" -lsqlite3 $LIBS_PRIVATE
 build abi cc -std=c99 $WARNINGS c-tests/abi.c $FLAGS
 sed -n '/^```c$/,/^```$/p' README.md | grep -v '^```' > "$WORK/readme.c"
 build readme cc -std=c99 $WARNINGS "$WORK/readme.c" $FLAGS
+# The program in the comment at the top of the header.
+sed -n '/^ \*     #include <dqlite.h>$/,/^ \*     }$/s/^ \* \{0,5\}//p' include/dqlite.h > "$WORK/header.c"
+build header cc -std=c99 $WARNINGS "$WORK/header.c" $FLAGS
 readelf -r -W "$WORK/link-nonpie" | grep -q "COPY.*dqlite_version_string" \
     || fail "the non-PIE program holds no copy of dqlite_version_string, so it shows nothing"
-for program in link-c99 link-c11 link-cxx link-nonpie abi; do
+for program in link-c99 link-c11 link-cxx link-api link-nonpie abi; do
     with_library 20 "$WORK/$program" || fail "$program"
 done
 "$WORK/link-static" || fail "link-static"
@@ -64,6 +68,9 @@ PROGRAM_FLAGS="-std=gnu11 -g -pthread $WARNINGS c-tests/checks.c c-tests/wire_cl
 build lifecycle cc c-tests/lifecycle.c $PROGRAM_FLAGS $FLAGS -lsqlite3
 build threads cc c-tests/threads.c $PROGRAM_FLAGS $FLAGS -lsqlite3
 build server cc c-tests/server.c $PROGRAM_FLAGS $FLAGS -lsqlite3
+build refusals cc c-tests/refusals.c $PROGRAM_FLAGS $FLAGS -lsqlite3
+build integration cc c-tests/integration/*.c $PROGRAM_FLAGS $FLAGS -lsqlite3
+build tracing cc c-tests/tracing.c $PROGRAM_FLAGS $FLAGS -lsqlite3
 build server-static cc c-tests/server.c $PROGRAM_FLAGS "-I$STAGE/include" "$STAGE/lib/libdqlite.a" -lsqlite3 \
     $LIBS_PRIVATE
 FIRST=127.0.0.1:$(free_port)
@@ -73,7 +80,7 @@ SECOND=127.0.0.1:$(free_port)
 run_quietly() {
     say "$1"
     mkdir "$WORK/$1.data"
-    with_library 120 env -u LIBDQLITE_TRACE "$WORK/$2" "$WORK/$1.data" "$FIRST" "$SECOND" 2> "$WORK/$1.log" || fail "$1"
+    with_library 240 env -u LIBDQLITE_TRACE "$WORK/$2" "$WORK/$1.data" "$FIRST" "$SECOND" 2> "$WORK/$1.log" || fail "$1"
     [ ! -s "$WORK/$1.log" ] || fail "the library writes to standard error though LIBDQLITE_TRACE is not set"
 }
 
@@ -81,20 +88,28 @@ run_quietly() {
 # zeros, three blocks together. Something left behind by each node would be far more.
 REACHABLE_BLOCKS_MAX=8
 
-# run_with_valgrind NAME PROGRAM
+# run_with_valgrind NAME PROGRAM [ARGUMENT...]
 run_with_valgrind() {
-    say "$1 under valgrind"
-    mkdir "$WORK/$1-valgrind.data"
+    run=$1
+    program=$2
+    shift 2
+    say "$run under valgrind"
+    mkdir "$WORK/$run-valgrind.data"
     with_library 300 valgrind --leak-check=full --errors-for-leak-kinds=definite,indirect,possible --error-exitcode=99 \
-        --fair-sched=yes --num-callers=30 --log-file="$WORK/$1-valgrind.log" \
-        "$WORK/$2" "$WORK/$1-valgrind.data" "$FIRST" "$SECOND" || fail "$1 under valgrind"
-    blocks=$(sed -n 's/.*still reachable: .* in \([0-9,]*\) blocks/\1/p' "$WORK/$1-valgrind.log" | tr -d ,)
-    [ "${blocks:-0}" -le "$REACHABLE_BLOCKS_MAX" ] || fail "$1: $blocks blocks are never freed"
+        --fair-sched=yes --num-callers=30 --log-file="$WORK/$run-valgrind.log" \
+        "$WORK/$program" "$WORK/$run-valgrind.data" "$FIRST" "$SECOND" "$@" || fail "$run under valgrind"
+    blocks=$(sed -n 's/.*still reachable: .* in \([0-9,]*\) blocks/\1/p' "$WORK/$run-valgrind.log" | tr -d ,)
+    [ "${blocks:-0}" -le "$REACHABLE_BLOCKS_MAX" ] || fail "$run: $blocks blocks are never freed"
 }
 
 run_quietly lifecycle lifecycle
 run_quietly threads threads
 run_quietly server server
+run_quietly refusals refusals
+run_quietly integration integration
+say "tracing"
+mkdir "$WORK/tracing.data"
+with_library 60 "$WORK/tracing" "$WORK/tracing.data" "$FIRST" "$SECOND" || fail "tracing"
 export SQLITE_SINGLE_THREAD=1
 run_quietly threads-single-thread threads
 run_with_valgrind threads-single-thread threads
@@ -102,6 +117,18 @@ unset SQLITE_SINGLE_THREAD
 run_with_valgrind lifecycle lifecycle
 run_with_valgrind threads threads
 run_with_valgrind server server
+run_with_valgrind refusals refusals
+# The others take minutes there: they are about many requests, or large ones.
+STRESS_REQUESTS=10 run_with_valgrind integration integration \
+    a_transaction_of_prepared_statements_is_read_back_row_by_row \
+    stop_turns_away_the_writers_in_line \
+    a_server_that_recovery_left_out_starts_and_knows_no_leader \
+    last_entries_are_told_of_a_founder_and_of_a_server_in_no_cluster \
+    a_founder_that_handed_leadership_over_can_be_removed \
+    an_open_transaction_holds_up_no_transfer_there_and_back \
+    compressed_snapshots_bring_every_database_back_and_to_others \
+    a_snapshot_replaces_what_a_server_had_that_was_away \
+    readers_and_writers_of_one_database_never_fail
 
 say "server, linked statically, with log lines"
 mkdir "$WORK/static"

@@ -6,11 +6,13 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,8 +25,13 @@ enum {
     REQUEST_EXEC_SQL = 8,
     REQUEST_QUERY_SQL = 9,
     REQUEST_ADD = 12,
+    REQUEST_ASSIGN = 13,
+    REQUEST_REMOVE = 14,
+    REQUEST_CLUSTER = 16,
+    REQUEST_TRANSFER = 17,
     RESPONSE_FAILURE = 0,
     RESPONSE_SERVER = 1,
+    RESPONSE_SERVERS = 3,
     RESPONSE_DB = 4,
     RESPONSE_STMT = 5,
     RESPONSE_RESULT = 6,
@@ -254,35 +261,56 @@ static int receive_response(struct wire_client *client, int expected)
     return reader.failed ? broken(client, "a failure that cannot be read") : WIRE_REFUSED;
 }
 
+/* An address of the kernel, of which *size bytes count; 0 if the text is none. */
+static int parse_address(const char *text, struct sockaddr_storage *address, socklen_t *size)
+{
+    struct sockaddr_in *inet = (struct sockaddr_in *)address;
+    struct sockaddr_un *local = (struct sockaddr_un *)address;
+    const char *colon = strrchr(text, ':');
+    size_t length = strlen(text);
+    char host[64];
+    memset(address, 0, sizeof *address);
+    if (text[0] == '@') {
+        if (length > sizeof local->sun_path)
+            return 0;
+        local->sun_family = AF_UNIX;
+        /* An abstract name begins with a NUL where the text has its "@", and none ends it. */
+        memcpy(local->sun_path + 1, text + 1, length - 1);
+        *size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+        return 1;
+    }
+    if (colon == NULL || (size_t)(colon - text) >= sizeof host)
+        return 0;
+    memcpy(host, text, (size_t)(colon - text));
+    host[colon - text] = '\0';
+    inet->sin_family = AF_INET;
+    inet->sin_port = htons((uint16_t)atoi(colon + 1));
+    *size = sizeof *inet;
+    return inet_pton(AF_INET, host, &inet->sin_addr) == 1;
+}
+
 int wire_connect(struct wire_client *client, const char *address, int timeout_ms)
 {
-    struct sockaddr_in to;
+    struct sockaddr_storage to;
+    socklen_t to_size = 0;
     struct timeval timeout;
-    char host[64];
-    const char *colon = strrchr(address, ':');
     int one = 1;
     unsigned char version[8] = {PROTOCOL_VERSION, 0, 0, 0, 0, 0, 0, 0};
 
     memset(client, 0, sizeof *client);
     client->fd = -1;
-    memset(&to, 0, sizeof to);
-    to.sin_family = AF_INET;
-    if (colon == NULL || (size_t)(colon - address) >= sizeof host)
+    if (!parse_address(address, &to, &to_size))
         return broken(client, "not an address: %s", address);
-    memcpy(host, address, (size_t)(colon - address));
-    host[colon - address] = '\0';
-    to.sin_port = htons((uint16_t)atoi(colon + 1));
-    if (inet_pton(AF_INET, host, &to.sin_addr) != 1)
-        return broken(client, "not an IPv4 address: %s", address);
-    client->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    client->fd = socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (client->fd < 0)
         return broken(client, "socket: %s", strerror(errno));
     timeout.tv_sec = timeout_ms / 1000;
     timeout.tv_usec = timeout_ms % 1000 * 1000;
     setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
     setsockopt(client->fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
-    setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (connect(client->fd, (struct sockaddr *)&to, sizeof to) != 0)
+    if (to.ss_family == AF_INET)
+        setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (connect(client->fd, (struct sockaddr *)&to, to_size) != 0)
         broken(client, "connect to %s: %s", address, strerror(errno));
     else if (send_all(client, version, sizeof version) == WIRE_OK)
         return WIRE_OK;
@@ -415,7 +443,7 @@ static int send_prepared(struct wire_client *client, int type, uint32_t statemen
     return send_values(client, type, statement, count, parameters);
 }
 
-static int receive_result(struct wire_client *client)
+int wire_receive_result(struct wire_client *client)
 {
     struct reader reader;
     int result = receive_response(client, RESPONSE_RESULT);
@@ -427,22 +455,27 @@ static int receive_result(struct wire_client *client)
     return reader.failed ? broken(client, "an answer that cannot be read") : WIRE_OK;
 }
 
+int wire_send_exec(struct wire_client *client, const char *sql)
+{
+    return send_sql(client, REQUEST_EXEC_SQL, sql);
+}
+
 int wire_exec(struct wire_client *client, const char *sql)
 {
-    int result = send_sql(client, REQUEST_EXEC_SQL, sql);
-    return result == WIRE_OK ? receive_result(client) : result;
+    int result = wire_send_exec(client, sql);
+    return result == WIRE_OK ? wire_receive_result(client) : result;
 }
 
 int wire_exec_prepared(struct wire_client *client, uint32_t statement, size_t count, const int64_t *values)
 {
     int result = send_prepared(client, REQUEST_EXEC, statement, count, values);
-    return result == WIRE_OK ? receive_result(client) : result;
+    return result == WIRE_OK ? wire_receive_result(client) : result;
 }
 
 int wire_exec_values(struct wire_client *client, uint32_t statement, size_t count, const struct wire_value *values)
 {
     int result = send_values(client, REQUEST_EXEC, statement, count, values);
-    return result == WIRE_OK ? receive_result(client) : result;
+    return result == WIRE_OK ? wire_receive_result(client) : result;
 }
 
 /* Codes above 5 are forms of the first five that a column's declared type asks for. */
@@ -526,47 +559,109 @@ static int take_rows(struct wire_client *client, wire_row_function row, void *ar
     return WIRE_OK;
 }
 
-static int receive_rows(struct wire_client *client, wire_row_function row, void *arg)
+int wire_receive_rows(struct wire_client *client, wire_row_function row, void *arg, int *done)
 {
-    uint64_t marker = ROWS_PART;
-    client->row_count = 0;
-    while (marker == ROWS_PART) {
-        int result = receive_response(client, RESPONSE_ROWS);
-        if (result != WIRE_OK)
-            return result;
-        marker = 0;
+    uint64_t marker = 0;
+    int result = receive_response(client, RESPONSE_ROWS);
+    if (result == WIRE_OK)
         result = take_rows(client, row, arg, &marker);
-        if (result != WIRE_OK)
-            return result;
-    }
-    return WIRE_OK;
+    *done = marker != ROWS_PART;
+    return result;
+}
+
+static int receive_all_rows(struct wire_client *client, wire_row_function row, void *arg)
+{
+    int result = WIRE_OK, done = 0;
+    client->row_count = 0;
+    while (result == WIRE_OK && !done)
+        result = wire_receive_rows(client, row, arg, &done);
+    return result;
+}
+
+int wire_send_query(struct wire_client *client, const char *sql)
+{
+    client->row_count = 0;
+    return send_sql(client, REQUEST_QUERY_SQL, sql);
 }
 
 int wire_query(struct wire_client *client, const char *sql, wire_row_function row, void *arg)
 {
-    int result = send_sql(client, REQUEST_QUERY_SQL, sql);
-    return result == WIRE_OK ? receive_rows(client, row, arg) : result;
+    int result = wire_send_query(client, sql);
+    return result == WIRE_OK ? receive_all_rows(client, row, arg) : result;
 }
 
 int wire_query_prepared(struct wire_client *client, uint32_t statement, size_t count, const int64_t *values,
                         wire_row_function row, void *arg)
 {
     int result = send_prepared(client, REQUEST_QUERY, statement, count, values);
-    return result == WIRE_OK ? receive_rows(client, row, arg) : result;
+    return result == WIRE_OK ? receive_all_rows(client, row, arg) : result;
 }
 
 int wire_query_values(struct wire_client *client, uint32_t statement, size_t count, const struct wire_value *values,
                       wire_row_function row, void *arg)
 {
     int result = send_values(client, REQUEST_QUERY, statement, count, values);
-    return result == WIRE_OK ? receive_rows(client, row, arg) : result;
+    return result == WIRE_OK ? receive_all_rows(client, row, arg) : result;
+}
+
+static int call_empty(struct wire_client *client, int type)
+{
+    return send_request(client, type) == WIRE_OK ? receive_response(client, RESPONSE_EMPTY) : WIRE_BROKEN;
 }
 
 int wire_add(struct wire_client *client, uint64_t id, const char *address)
 {
     begin_request(client);
-    if (put_word(client, id) != WIRE_OK || put_text(client, address) != WIRE_OK
-        || send_request(client, REQUEST_ADD) != WIRE_OK)
+    if (put_word(client, id) != WIRE_OK || put_text(client, address) != WIRE_OK)
         return WIRE_BROKEN;
-    return receive_response(client, RESPONSE_EMPTY);
+    return call_empty(client, REQUEST_ADD);
+}
+
+static int call_with_id(struct wire_client *client, int type, uint64_t id)
+{
+    begin_request(client);
+    return put_word(client, id) == WIRE_OK ? call_empty(client, type) : WIRE_BROKEN;
+}
+
+int wire_assign(struct wire_client *client, uint64_t id, int role)
+{
+    begin_request(client);
+    if (put_word(client, id) != WIRE_OK || put_word(client, (uint64_t)role) != WIRE_OK)
+        return WIRE_BROKEN;
+    return call_empty(client, REQUEST_ASSIGN);
+}
+
+int wire_remove(struct wire_client *client, uint64_t id)
+{
+    return call_with_id(client, REQUEST_REMOVE, id);
+}
+
+int wire_transfer(struct wire_client *client, uint64_t id)
+{
+    return call_with_id(client, REQUEST_TRANSFER, id);
+}
+
+int wire_role(struct wire_client *client, uint64_t id, int *role)
+{
+    static const uint64_t with_roles = 1;
+    struct reader reader;
+    uint64_t count;
+    int result;
+    begin_request(client);
+    if (put_word(client, with_roles) != WIRE_OK || send_request(client, REQUEST_CLUSTER) != WIRE_OK)
+        return WIRE_BROKEN;
+    result = receive_response(client, RESPONSE_SERVERS);
+    if (result != WIRE_OK)
+        return result;
+    *role = -1;
+    reader = reader_of(client);
+    for (count = take_word(&reader); count > 0 && !reader.failed; count--) {
+        uint64_t server = take_word(&reader);
+        take_text(&reader);
+        if (server == id)
+            *role = (int)take_word(&reader);
+        else
+            take_word(&reader);
+    }
+    return reader.failed ? broken(client, "an answer that cannot be read") : WIRE_OK;
 }

@@ -53,7 +53,7 @@ struct wire_value {
 /* Called for every row; columns are the names. */
 typedef void (*wire_row_function)(void *arg, size_t count, const char *const *columns, const struct wire_value *values);
 
-/* Connects to "a.b.c.d:port". On failure the client is left closed, with a text in error. */
+/* Connects to "a.b.c.d:port", or to the abstract Unix socket "@name". On failure the client is left closed, with a text in error. */
 int wire_connect(struct wire_client *client, const char *address, int timeout_ms);
 void wire_close(struct wire_client *client);
 
@@ -65,6 +65,13 @@ int wire_exec(struct wire_client *client, const char *sql);
 
 /* Runs one statement and calls row (may be NULL) for each of its rows. */
 int wire_query(struct wire_client *client, const char *sql, wire_row_function row, void *arg);
+
+/* The halves of wire_exec and wire_query, for a test that does something while the node is at work. The answer to a
+ * query comes in parts; done tells the last one. */
+int wire_send_exec(struct wire_client *client, const char *sql);
+int wire_receive_result(struct wire_client *client);
+int wire_send_query(struct wire_client *client, const char *sql);
+int wire_receive_rows(struct wire_client *client, wire_row_function row, void *arg, int *done);
 
 /* Prepares one statement; its number is valid on this connection. */
 int wire_prepare(struct wire_client *client, const char *sql, uint32_t *statement);
@@ -88,5 +95,16 @@ int wire_wait_for_leader(struct wire_client *client, int timeout_ms);
 
 /* Asks the leader to add a server to its cluster, as a spare. */
 int wire_add(struct wire_client *client, uint64_t id, const char *address);
+
+/* With the numbers of the protocol. */
+enum { WIRE_VOTER = 0, WIRE_STANDBY = 1, WIRE_SPARE = 2 };
+
+/* Asks the leader to give a server a role, to remove it, or to make it the leader. */
+int wire_assign(struct wire_client *client, uint64_t id, int role);
+int wire_remove(struct wire_client *client, uint64_t id);
+int wire_transfer(struct wire_client *client, uint64_t id);
+
+/* Asks which role a server has; -1 if it is not in the cluster. */
+int wire_role(struct wire_client *client, uint64_t id, int *role);
 
 #endif

@@ -10,6 +10,7 @@
 //! Every read checks what remains first; a short input is a [`Truncated`] error, never a panic.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use std::ffi::CStr;
 
 /// The input ended before the value did, or a text had no NUL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -143,7 +144,8 @@ pub trait Writer: BufMut {
 
     /// A text: bytes, NUL, zero padding. The text must not contain a NUL; it is cut there, as C would.
     fn put_text(&mut self, text: &[u8]) {
-        let len = text.iter().position(|b| *b == 0).unwrap_or(text.len());
+        // The standard library finds a NUL a word at a time, where `position` takes byte by byte.
+        let len = CStr::from_bytes_until_nul(text).map_or(text.len(), CStr::count_bytes);
         self.put_slice(&text[..len]);
         self.put_u8(0);
         self.put_padding(len + 1);

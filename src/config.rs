@@ -223,6 +223,8 @@ pub const DUMP_CHUNK_PAGES: usize = 64;
 pub const PROPOSALS_MAX: usize = 1024;
 /// Time between two checks that other sessions are run by somebody while a long statement occupies a worker.
 pub const HAND_OVER_INTERVAL_MS: u64 = 5;
+/// Time a long statement computes before the next one that waits does.
+pub const LONG_TURN_MS: u64 = 20;
 
 /// Time between two attempts to change a database whose write lock a session has not given back yet.
 pub const APPLY_RETRY_MS: u64 = 2;

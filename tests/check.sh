@@ -36,7 +36,7 @@ step() {
         PASSED=$((PASSED + 1))
         note passed "$took" "$name"
         # What a reader wants to see even when all is well.
-        grep -E '^(test result:|crash simulation: |sim: |kill9: |exchange: |full_disk: |disk_faults: |benchmark: [0-9]|cluster: [0-9]|faults: [0-9]|mixed: upgrade|go: v)' "$LOGS/$name.log"
+        grep -E '^(test result:|torture: seed |crash simulation: |sim: |kill9: |exchange: |full_disk: |disk_faults: |benchmark: [0-9]|cluster: [0-9]|faults: [0-9]|mixed: upgrade|go: v|python_cluster: [0-9])' "$LOGS/$name.log"
         ;;
     77)
         SKIPPED=$((SKIPPED + 1))
@@ -58,7 +58,10 @@ step test 900 "$CARGO" test --no-fail-fast
 step sim 1200 env SIM_RUNS=2000 SIM_SECONDS=60 "$CARGO" test --config tests/sim/optimised.toml \
     --features planted-bugs --test sim -- --nocapture
 step stage 900 make --no-print-directory stage
-step c-tests 700 sh c-tests/run.sh
+step c-tests 800 sh c-tests/run.sh
+# Always the same random numbers; `make torture` draws others.
+step torture 200 env TORTURE_TOOL=none TORTURE_SECONDS=20 TORTURE_SEED=1 sh c-tests/torture.sh
+step torture-valgrind 400 env TORTURE_TOOL=valgrind TORTURE_SECONDS=40 TORTURE_SEED=1 sh c-tests/torture.sh
 step demo 120 sh c-tests/demo/demo.sh
 step dropin-demo 120 sh tests/dropin/demo.sh
 step dropin-benchmark 150 sh tests/dropin/benchmark.sh
@@ -67,7 +70,9 @@ step bench 200 env BENCH_LIBRARIES=ours BENCH_WORKLOADS="insert transaction upse
     BENCH_ROUNDS=1 BENCH_SECONDS=1 BENCH_WARM_UP_MS=200 BENCH_LIMITS=0 BENCH_RESULTS=build/bench/check.json \
     sh benches/load/bench.sh
 step dropin-python 100 sh tests/dropin/python.sh
-step dropin-go 400 sh tests/dropin/go.sh
+step dropin-python-cluster 200 sh tests/dropin/python_cluster.sh
+step dropin-go 500 sh tests/dropin/go.sh
+step dropin-go-reconfigure 120 sh tests/dropin/go_reconfigure.sh
 step dropin-exchange 200 sh tests/dropin/exchange.sh
 step dropin-recover 300 sh tests/dropin/recover.sh
 step dropin-cluster 200 sh tests/dropin/cluster.sh

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Installs what the build and the tests need: Debian's packages, if any is missing, the Python client used by
-# tests/dropin/python.sh, and go-dqlite with its tests. Does nothing when all is there. The toolchains of Rust and Go
+# Installs what the build and the tests need: Debian's packages, if any is missing, the Python clients used by
+# tests/dropin/python.sh and python_cluster.sh, and go-dqlite with its tests. Does nothing when all is there. The toolchains of Rust and Go
 # are not installed here.
 set -eu
 cd "$(dirname "$0")/.."
 
 PACKAGES="gcc g++ make pkg-config libsqlite3-dev libsqlite3-0 valgrind zstd curl libdqlite0 go-dqlite python3 python3-venv iproute2"
-PYTHON_CLIENT="dqlite-dbapi==0.8.0"
+PYTHON_CLIENTS="dqlite-wire==0.8.0 dqlite-client==0.8.0 dqlite-dbapi==0.8.0 sqlalchemy-dqlite==0.8.0 sqlalchemy==2.1.9"
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
@@ -39,7 +39,7 @@ install_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
 }
 
-# The Python client needs 3.13 or newer, which Debian 12 itself does not have.
+# The Python clients need 3.13 or newer, which Debian 12 itself does not have.
 find_python() {
     for python in python3.14 python3.13 python3 "$HOME"/.pyenv/versions/3.1[3-9]*/bin/python3; do
         if "$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 13))' 2> /dev/null; then
@@ -49,21 +49,26 @@ find_python() {
     done
 }
 
-install_python_client() {
-    if [ -x build/venv/bin/python ] && build/venv/bin/python -c 'import dqlitedbapi' 2> /dev/null; then
+install_python_clients() {
+    installed=$(cat build/venv/clients 2> /dev/null) || installed=""
+    if [ "$installed" = "$PYTHON_CLIENTS" ] && build/venv/bin/python -c '' 2> /dev/null; then
         return
     fi
     python=$(find_python)
     if [ -z "$python" ]; then
-        echo "deps: no Python 3.13 or newer: the test with the Python client will be skipped"
+        echo "deps: no Python 3.13 or newer: the tests with the Python clients will be skipped"
         return
     fi
-    echo "deps: installing $PYTHON_CLIENT into build/venv"
+    echo "deps: installing $PYTHON_CLIENTS into build/venv"
     rm -rf build/venv
     mkdir -p build
     "$python" -m venv build/venv
-    if ! build/venv/bin/python -m pip --quiet --disable-pip-version-check install "$PYTHON_CLIENT"; then
-        echo "deps: $PYTHON_CLIENT cannot be installed: the test with the Python client will be skipped"
+    # The packages are separate words.
+    # shellcheck disable=SC2086
+    if build/venv/bin/python -m pip --quiet --disable-pip-version-check install $PYTHON_CLIENTS; then
+        echo "$PYTHON_CLIENTS" > build/venv/clients
+    else
+        echo "deps: $PYTHON_CLIENTS cannot be installed: the tests with the Python clients will be skipped"
         rm -rf build/venv
     fi
 }
@@ -73,5 +78,5 @@ download_go_modules() {
 }
 
 install_packages
-install_python_client
+install_python_clients
 download_go_modules

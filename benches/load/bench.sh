@@ -23,9 +23,11 @@ case " ${BENCH_LIBRARIES:-ours C} " in
 esac
 LOAD=$WORK/load
 LIMITS=$WORK/limits
-export LOAD LIMITS
+EXECUTE=${CARGO_TARGET_DIR:-target}/release/examples/execute
+export LOAD LIMITS EXECUTE
 cc -std=gnu11 -O2 -Wall -Wextra -pthread -o "$LOAD" benches/load/load.c benches/load/workloads.c c-tests/wire_client.c
 cc -std=gnu11 -O2 -Wall -Wextra -o "$LIMITS" benches/load/limits.c -lsqlite3
+[ "${BENCH_LIMITS:-1}" = 0 ] || ${CARGO:-cargo} build --release --quiet --example execute
 
 # What a cell leaves behind is removed even when the data is elsewhere.
 DATA=$WORK

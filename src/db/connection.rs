@@ -89,7 +89,7 @@ impl DatabaseConnection {
             database: database.clone(),
             registry: registry.clone(),
             requests: requests.clone(),
-            budget: Arc::new(Budget::new(registry.status.clone(), watch)),
+            budget: Arc::new(Budget::new(registry.status.clone(), registry.turns.clone(), watch)),
             void_count: database.void_count(),
             gate: Gate::default(),
             confirmed: false,
@@ -100,6 +100,11 @@ impl DatabaseConnection {
         sqlite.set_progress_hook(crate::config::PROGRESS_OPCODES, move || budget.check());
         connection.sqlite = Some(sqlite);
         Ok(connection)
+    }
+
+    /// No statement computes until the next request, or until rows go on.
+    pub fn rest(&self) {
+        self.budget.rest();
     }
 
     fn sqlite(&self) -> Result<&VfsConnection, Failure> {
@@ -145,7 +150,9 @@ impl DatabaseConnection {
     /// EXEC_SQL: every statement of the text, with one list of parameters consumed from left to right.
     pub async fn exec_sql(&mut self, sql: Bytes, params: Params) -> Result<ExecResult, Failure> {
         self.begin_request();
-        let outcome = self.exec_all(&sql, params).await;
+        // SQLite copies a text without a NUL at its end, here once for each statement that is in it.
+        let text = [&sql[..], &[0]].concat();
+        let outcome = self.exec_all(&text, params).await;
         self.finish(outcome).await
     }
 
@@ -312,6 +319,7 @@ impl DatabaseConnection {
         };
         database.wait_published(self.void_count, admitted).await?;
         self.lane = Some(lane);
+        self.budget.set_urgent(true);
         if upgrade {
             self.sqlite()?.grant_permit();
         } else {
@@ -325,6 +333,7 @@ impl DatabaseConnection {
     /// Before a statement that reads the committed view: it must be as new as anything a client was ever
     /// told. Within a read transaction the view is fixed already.
     async fn confirm_read(&mut self) -> Result<(), Failure> {
+        self.show_committed()?;
         let begins = self.sqlite()?.transaction_state() == TransactionState::None;
         if begins && !self.confirmed && !self.registry.status.has_lease() {
             self.confirm().await?;
@@ -375,30 +384,39 @@ impl DatabaseConnection {
     fn leave(&mut self) -> Result<(), Failure> {
         let Some(lane) = &self.lane else { return Ok(()) };
         let sqlite = self.sqlite()?;
-        let left = match sqlite.transaction_state() {
+        match sqlite.transaction_state() {
             TransactionState::Write => {
                 lane.keep_for_transaction();
                 return Ok(());
             }
-            TransactionState::Read => {
-                sqlite.revoke_permit();
-                Ok(())
-            }
-            TransactionState::None => sqlite.set_view(View::Committed),
-        };
-        if left.is_err() {
+            // The view stays until somebody reads: a session that only writes never has it mapped anew.
+            TransactionState::Read | TransactionState::None => sqlite.revoke_permit(),
+        }
+        self.pass_lane();
+        Ok(())
+    }
+
+    /// Before anything reads, the schema included: without the lane nobody may see what is speculative.
+    fn show_committed(&mut self) -> Result<(), Failure> {
+        let sqlite = self.sqlite()?;
+        let keeps = self.lane.is_some() || sqlite.view() == View::Committed;
+        if keeps || sqlite.transaction_state() != TransactionState::None {
+            return Ok(());
+        }
+        if let Err(error) = sqlite.set_view(View::Committed) {
             // A connection that cannot be taken off the speculative view must not read again.
             self.statements.clear();
             self.sqlite = None;
+            return Err(error.into());
         }
-        self.pass_lane();
-        Ok(left?)
+        Ok(())
     }
 
     fn pass_lane(&mut self) {
         if self.lane.is_some() {
             self.database.end_writing(self.void_count);
         }
+        self.budget.set_urgent(false);
         self.lane = None;
     }
 
@@ -438,6 +456,7 @@ impl DatabaseConnection {
     /// elsewhere. With the lane, what was executed before is confirmed together with it.
     async fn compile_confirmed(&mut self, sql: &[u8]) -> Result<(Option<Statement>, usize), Failure> {
         self.budget.restart();
+        self.show_committed()?;
         let compiled = self.compile_first(sql);
         if compiled.is_ok() || self.confirmed || self.lane.is_some() {
             return compiled;
@@ -505,3 +524,7 @@ fn bind(statement: &mut Statement, params: &mut Params) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "connection_test.rs"]
+mod tests;

@@ -14,6 +14,7 @@ mod query;
 mod registry;
 mod snapshot;
 mod status;
+mod turns;
 
 pub use budget::{ClientWatch, Verdict};
 pub use connection::DatabaseConnection;

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::config::ROWS_CHUNK_SIZE;
-use crate::sqlite::{self, Statement, Step};
+use crate::sqlite::{self, Run, Statement, Step};
 use crate::wire::failure;
 use crate::wire::rows::{RowsEnd, RowsFrame};
 use crate::wire::tuple::Value;
@@ -99,11 +99,12 @@ impl Query {
             None => self.first_step()?,
         };
         let mut frame = RowsFrame::begin(std::mem::take(out), &self.names);
+        let mut run = self.statement.run();
         let end = loop {
             match step {
                 Step::Done => break Ok(RowsEnd::Done),
                 Step::Row => {
-                    if let Err(error) = self.encode_row(&mut frame) {
+                    if let Err(error) = encode_row(&run, &self.declared, &mut frame) {
                         break Err(error);
                     }
                 }
@@ -111,11 +112,12 @@ impl Query {
             if frame.is_full() {
                 break Ok(RowsEnd::Part);
             }
-            match self.statement.step() {
+            match run.step() {
                 Ok(next) => step = next,
                 Err(error) => break Err(error),
             }
         };
+        drop(run);
         self.close_frame(frame, end, out)
     }
 
@@ -125,20 +127,6 @@ impl Query {
         self.names = columns.clone().map(|i| self.statement.column_name(i)).collect();
         self.declared = columns.map(|i| Declared::of(self.statement.column_decltype(i))).collect();
         Ok(step)
-    }
-
-    fn encode_row(&self, frame: &mut RowsFrame) -> Result<(), sqlite::Error> {
-        let mut outcome = Ok(());
-        frame.row(|row| {
-            for (i, declared) in self.declared.iter().enumerate() {
-                let value = self.statement.value(i).unwrap_or_else(|error| {
-                    outcome = Err(error);
-                    sqlite::Value::Null
-                });
-                row.push(declared.value(value));
-            }
-        });
-        outcome
     }
 
     fn close_frame(
@@ -167,4 +155,18 @@ impl Query {
         }
         Ok(end)
     }
+}
+
+fn encode_row(run: &Run<'_>, declared: &[Declared], frame: &mut RowsFrame) -> Result<(), sqlite::Error> {
+    let mut outcome = Ok(());
+    frame.row(|row| {
+        for (i, declared) in declared.iter().enumerate() {
+            let value = run.value(i).unwrap_or_else(|error| {
+                outcome = Err(error);
+                sqlite::Value::Null
+            });
+            row.push(declared.value(value));
+        }
+    });
+    outcome
 }

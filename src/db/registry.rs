@@ -9,7 +9,7 @@
 //! through [`Database::void_count`].
 
 use super::lane::Lane;
-use super::{Refused, status::Status};
+use super::{Refused, status::Status, turns::Turns};
 use crate::vfs::{self, Replacement, TransactionId, Vfs};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -152,6 +152,8 @@ pub struct Registry {
     databases: Mutex<HashMap<Bytes, Entry>>,
     /// What sessions need to know about the node.
     pub status: Arc<Status>,
+    /// Of long statements.
+    pub turns: Turns,
 }
 
 struct Entry {
@@ -166,7 +168,7 @@ impl Registry {
         for left in vfs.databases() {
             vfs.remove_database(left.name());
         }
-        Registry { vfs, databases: Mutex::default(), status }
+        Registry { vfs, databases: Mutex::default(), status, turns: Turns::default() }
     }
 
     /// The VFS that all of them live in.

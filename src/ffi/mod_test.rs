@@ -159,6 +159,12 @@ fn recover_ext_refuses_sizes_fields_and_roles_that_it_does_not_know() {
     assert_eq!(read_words(&info_ext(32, 1, c"a:1", 3), 1).unwrap_err().code, MISUSE);
 }
 
+#[test]
+fn recover_ext_refuses_a_list_in_which_nobody_votes() {
+    let words = [info_ext(32, 1, c"a:1", 1), info_ext(32, 2, c"b:1", 2)].concat();
+    assert_eq!(read_words(&words, 2).unwrap_err().code, MISUSE);
+}
+
 /// A host's connect function: `arg` points to what it stores and to the code it returns.
 unsafe extern "C" fn connect(arg: *mut c_void, address: *const c_char, fd: *mut c_int) -> c_int {
     let answer = unsafe { &*arg.cast::<(c_int, c_int)>() };

@@ -7,28 +7,33 @@ use crate::node;
 use crate::raft::configuration::{Configuration, Server};
 use crate::raft::types::{Role, ServerId};
 
-/// Identifies a server in its cluster; never 0.
+/// Identifies a server in its cluster: a number of 64 bits, chosen once for each data directory and never 0.
+/// Make one with dqlite_generate_node_id; 1 and 3297041220608546238 found a cluster, see dqlite_node_create.
 pub type NodeId = c_ulonglong;
 
-/// A server of a cluster, as dqlite_node_recover takes it.
+/// A server of a cluster, as dqlite_node_recover takes it. The caller owns it and its text; both are read
+/// during the call only. Since 1.1.0.
 #[repr(C)]
 pub struct NodeInfo {
-    /// Identity of the server.
+    /// Identity of the server, not 0, and not that of another one in the list.
     pub id: NodeId,
-    /// Where other servers reach it, such as "10.0.0.1:9001".
+    /// Where other servers reach it, such as "10.0.0.1:9001"; not NULL, and not that of another one in the
+    /// list.
     pub address: *const c_char,
 }
 
-/// A server of a cluster with its role, as dqlite_node_recover_ext takes it.
+/// A server of a cluster with its role, as dqlite_node_recover_ext takes it. The caller owns it and its text;
+/// both are read during the call only. Elements of an array may be longer than this structure, if `size` says
+/// so and what follows is zero. Since 1.9.0.
 #[repr(C)]
 pub struct NodeInfoExt {
-    /// Size of this structure in bytes: sizeof(dqlite_node_info_ext).
+    /// Size of this element in bytes: sizeof(dqlite_node_info_ext). At least 32, and a multiple of 8.
     pub size: u64,
-    /// Identity of the server.
+    /// Identity of the server, not 0, and not that of another one in the list.
     pub id: u64,
-    /// The address, a const char pointer converted to an integer.
+    /// Where other servers reach it: a const char pointer converted by (uint64_t)(uintptr_t).
     pub address: u64,
-    /// 0 voter, 1 stand-by, 2 spare.
+    /// 0 voter, 1 stand-by (gets the log, does not vote), 2 spare (neither). Anything else is DQLITE_MISUSE.
     pub dqlite_role: u64,
 }
 
@@ -38,9 +43,10 @@ const INFO_EXT_SIZE: u64 = 32;
 const _: () = assert!(size_of::<NodeInfo>() == 16);
 const _: () = assert!(size_of::<NodeInfoExt>() as u64 == INFO_EXT_SIZE);
 
-/// Makes an id for a new server from its address and the current time.
+/// Makes an id for a new server from its address and the current time, in nanoseconds.
 ///
-/// Two calls give two different ids, save for a chance of one in 2^64. Returns 0 if `address` is NULL.
+/// Any thread may call it, without a node. Two calls give two different ids, save for a chance of one in
+/// 2^64. Returns 0, which is no id, if `address` is NULL. Since 1.4.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_generate_node_id(address: *const c_char) -> NodeId {
     guarded(|| {
@@ -147,5 +153,11 @@ fn checked(servers: Vec<Server>) -> Result<Configuration, Failure> {
             }
         }
     }
-    Ok(Configuration { servers })
+    let configuration = Configuration { servers };
+    if configuration.voters().next().is_none() {
+        return Err(Failure::misuse(
+            "without a voter nobody could lead: at least one server must be a voter",
+        ));
+    }
+    Ok(configuration)
 }

@@ -12,7 +12,11 @@ use super::tracing::enable_if_asked;
 use super::{Failure, Handle, OK, bytes, catch, guarded, object, take, text};
 use crate::server::{self, Server};
 
-/// A server: a node that starts or joins its cluster by itself and remembers the others in files of its own.
+/// A server: a node that founds or joins its cluster by itself and remembers the others in files of its own.
+/// From dqlite_server_create to dqlite_server_destroy; unlike a node it may be started again after a stop.
+///
+/// Functions return DQLITE_OK; DQLITE_ERROR, whose reason is a log line; or DQLITE_MISUSE for NULL. All of
+/// them may be called from any thread. Since 1.15.1.
 pub struct ServerHandle {
     magic: AtomicU64,
     server: Server,
@@ -52,10 +56,12 @@ unsafe fn call(handle: *const ServerHandle, body: impl FnOnce(&Server) -> Result
     }
 }
 
-/// Creates a server that keeps its files in the existing directory `path`. Nothing is read or written yet.
+/// Creates a server that keeps its files in the existing directory `path`, which is copied. Nothing is read
+/// or written yet. Stores a handle in `*server`, which belongs to the caller until dqlite_server_destroy.
 ///
 /// There is no text to ask for after a failure: set LIBDQLITE_TRACE=4 in the environment to see the reasons
-/// on standard error. They are shown from the first dqlite_server_start on.
+/// on standard error. They are shown from the first dqlite_server_start on. DQLITE_OK; DQLITE_MISUSE for
+/// NULL, without a handle. Since 1.15.1.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_create(path: *const c_char, server: *mut *mut ServerHandle) -> c_int {
@@ -73,7 +79,8 @@ pub unsafe extern "C" fn dqlite_server_create(path: *const c_char, server: *mut 
     })
 }
 
-/// Destroys a server. One that runs is stopped first. NULL is allowed.
+/// Destroys a server. One that runs is stopped first. NULL is allowed. In every state, while no other call on
+/// this server is under way. Since 1.15.1.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_destroy(server: *mut ServerHandle) {
@@ -84,10 +91,11 @@ pub unsafe extern "C" fn dqlite_server_destroy(server: *mut ServerHandle) {
     })
 }
 
-/// Sets the address at which the other servers reach this one. Required before the first start; later starts
-/// keep the address of the first one.
+/// Sets the address at which the other servers reach this one, in the form of dqlite_node_set_bind_address.
+/// Required before the first start; later starts keep the address of the first one.
 ///
-/// This and the other settings may be changed at any time and count from the next start on.
+/// This and the other settings may be changed at any time and count from the next start on. Values are
+/// checked there. Since 1.15.1.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_set_address(
@@ -103,7 +111,8 @@ pub unsafe extern "C" fn dqlite_server_set_address(
     unsafe { call(server, body) }
 }
 
-/// Lets the first start found a new cluster, of which this server is the only voter.
+/// Lets the first start found a new cluster, of which this server is the only voter (default false). Later
+/// starts come back to it, whatever this says. Not together with dqlite_server_set_auto_join. Since 1.15.1.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_set_auto_bootstrap(server: *mut ServerHandle, on: bool) -> c_int {
@@ -117,7 +126,8 @@ pub unsafe extern "C" fn dqlite_server_set_auto_bootstrap(server: *mut ServerHan
 
 /// Lets the first start join the cluster of the servers with these `n` addresses, as a spare: nothing
 /// promotes it by itself. At least one of them should be a voter: others do not know who leads. Further calls
-/// add to the list. Later starts try these servers too.
+/// add to the list. Later starts try these servers too. The array and its texts are copied; `addrs` may be
+/// NULL if `n` is 0. Since 1.15.1.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_set_auto_join(
@@ -143,7 +153,8 @@ pub unsafe extern "C" fn dqlite_server_set_auto_join(
     unsafe { call(server, body) }
 }
 
-/// Sets the address to listen on, if it is another one than that of dqlite_server_set_address.
+/// Sets the address to listen on, if it is another one than that of dqlite_server_set_address; its form is
+/// that of dqlite_node_set_bind_address. Since 1.15.1.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_set_bind_address(
@@ -159,7 +170,8 @@ pub unsafe extern "C" fn dqlite_server_set_bind_address(
     unsafe { call(server, body) }
 }
 
-/// Uses `f` to connect to the servers, this one included; NULL restores plain TCP.
+/// Uses `f` to connect to the servers, this one included; NULL restores plain TCP. `f` and what `arg` points
+/// to must stay usable until the server was stopped. See dqlite_connect_func. Since 1.15.1.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_set_connect_func(
@@ -181,6 +193,7 @@ pub unsafe extern "C" fn dqlite_server_set_connect_func(
 /// functions that do not return. On DQLITE_ERROR nothing runs, and starting may be tried again; it keeps the
 /// id. A server that runs is refused, as is one that shall both found and join, or has damaged files. From
 /// then on it notes every 30 seconds in `path` who is in the cluster. It may be started again after a stop.
+/// Since 1.15.1.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_start(server: *mut ServerHandle) -> c_int {
@@ -189,7 +202,8 @@ pub unsafe extern "C" fn dqlite_server_start(server: *mut ServerHandle) -> c_int
     unsafe { call(server, |server| Ok(server.start()?)) }
 }
 
-/// The id of the server, known from the first start on; 0 before.
+/// The id of the server, known from the first start on; 0 before, and for NULL. Any thread may call it. Since
+/// 1.15.1.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_get_id(server: *mut ServerHandle) -> NodeId {
@@ -200,7 +214,8 @@ pub unsafe extern "C" fn dqlite_server_get_id(server: *mut ServerHandle) -> Node
     })
 }
 
-/// Hands over as dqlite_node_handover does. DQLITE_ERROR if the server does not run.
+/// Hands over as dqlite_node_handover does, within 16 seconds. DQLITE_ERROR if the server does not run, or if
+/// something was not given up. Any thread may call it. Since 1.15.1.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_handover(server: *mut ServerHandle) -> c_int {
@@ -208,7 +223,8 @@ pub unsafe extern "C" fn dqlite_server_handover(server: *mut ServerHandle) -> c_
     unsafe { call(server, |server| Ok(server.handover()?)) }
 }
 
-/// Stops the server. DQLITE_ERROR if it does not run. Any thread may call it.
+/// Stops the server, as dqlite_node_stop does. DQLITE_ERROR if it does not run, or had stopped by itself
+/// because its disk failed. Any thread may call it; of several calls at once one stops it. Since 1.15.1.
 /// cbindgen:prefix=DQLITE_API DQLITE_EXPERIMENTAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_stop(server: *mut ServerHandle) -> c_int {

@@ -5,7 +5,10 @@ use std::ffi::{c_char, c_int};
 
 use crate::config::COMPATIBLE_VERSION_NUMBER;
 
-/// The version of the C library whose API this library implements, as DQLITE_VERSION_NUMBER: 1.18.6 is 11806.
+/// The version of the C API that this library has, in the form of DQLITE_VERSION_NUMBER: 11806 for 1.18.6.
+///
+/// Compare it with DQLITE_VERSION_NUMBER to find a library that is older than the header. Any thread may call
+/// it, without a node. Since 1.8.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn dqlite_version_number() -> c_int {
     COMPATIBLE_VERSION_NUMBER

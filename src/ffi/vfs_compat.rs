@@ -10,7 +10,7 @@ use libsqlite3_sys::sqlite3_vfs;
 
 use super::ERROR;
 
-/// A page of a transaction. Belongs to functions that were withdrawn in 1.18.2.
+/// A page of a transaction. Belongs to functions of 1.6.0 to 1.18.1 that refuse to work here.
 #[repr(C)]
 pub struct VfsFrame {
     /// Number of the page in the database, from 1.
@@ -19,7 +19,7 @@ pub struct VfsFrame {
     pub data: *mut c_void,
 }
 
-/// A piece of memory. Belongs to functions that were withdrawn in 1.18.2.
+/// A piece of memory. Belongs to functions of 1.10.0 to 1.18.1 that refuse to work here.
 #[repr(C)]
 pub struct Buffer {
     /// First byte.
@@ -30,17 +30,19 @@ pub struct Buffer {
 
 const _: () = assert!(size_of::<VfsFrame>() == 16 && size_of::<Buffer>() == 16);
 
-/// Withdrawn in 1.18.2; kept so that older programs load. Returns DQLITE_ERROR.
+/// Returns DQLITE_ERROR and looks at no argument. Here so that programs built for 1.6.0 to 1.18.1 load; C
+/// withdrew it in 1.18.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_vfs_init(vfs: *mut sqlite3_vfs, name: *const c_char) -> c_int {
     ERROR
 }
 
-/// Withdrawn in 1.18.2; does nothing.
+/// Does nothing. Here so that programs built for 1.6.0 to 1.18.1 load; C withdrew it in 1.18.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_vfs_close(vfs: *mut sqlite3_vfs) {}
 
-/// Withdrawn in 1.18.2; returns DQLITE_ERROR.
+/// Returns DQLITE_ERROR and looks at no argument. Here so that programs built for 1.6.0 to 1.18.1 load; C
+/// withdrew it in 1.18.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_vfs_poll(
     vfs: *mut sqlite3_vfs,
@@ -51,7 +53,8 @@ pub unsafe extern "C" fn dqlite_vfs_poll(
     ERROR
 }
 
-/// Withdrawn in 1.18.2; returns DQLITE_ERROR.
+/// Returns DQLITE_ERROR and looks at no argument. Here so that programs built for 1.6.0 to 1.18.1 load; C
+/// withdrew it in 1.18.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_vfs_apply(
     vfs: *mut sqlite3_vfs,
@@ -63,13 +66,15 @@ pub unsafe extern "C" fn dqlite_vfs_apply(
     ERROR
 }
 
-/// Withdrawn in 1.18.2; returns DQLITE_ERROR.
+/// Returns DQLITE_ERROR and looks at no argument. Here so that programs built for 1.6.0 to 1.18.1 load; C
+/// withdrew it in 1.18.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_vfs_abort(vfs: *mut sqlite3_vfs, filename: *const c_char) -> c_int {
     ERROR
 }
 
-/// Withdrawn in 1.18.2; returns DQLITE_ERROR.
+/// Returns DQLITE_ERROR and looks at no argument. Here so that programs built for 1.6.0 to 1.18.1 load; C
+/// withdrew it in 1.18.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_vfs_snapshot(
     vfs: *mut sqlite3_vfs,
@@ -80,7 +85,8 @@ pub unsafe extern "C" fn dqlite_vfs_snapshot(
     ERROR
 }
 
-/// Withdrawn in 1.18.2; returns DQLITE_ERROR.
+/// Returns DQLITE_ERROR and looks at no argument. Here so that programs built for 1.6.0 to 1.18.1 load; C
+/// withdrew it in 1.18.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_vfs_restore(
     vfs: *mut sqlite3_vfs,
@@ -91,7 +97,8 @@ pub unsafe extern "C" fn dqlite_vfs_restore(
     ERROR
 }
 
-/// Withdrawn in 1.18.2; returns DQLITE_ERROR.
+/// Returns DQLITE_ERROR and looks at no argument. Here so that programs built for 1.10.0 to 1.18.1 load; C
+/// withdrew it in 1.18.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_vfs_num_pages(
     vfs: *mut sqlite3_vfs,
@@ -101,7 +108,8 @@ pub unsafe extern "C" fn dqlite_vfs_num_pages(
     ERROR
 }
 
-/// Withdrawn in 1.18.2; returns DQLITE_ERROR.
+/// Returns DQLITE_ERROR and looks at no argument. Here so that programs built for 1.10.0 to 1.18.1 load; C
+/// withdrew it in 1.18.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_vfs_shallow_snapshot(
     vfs: *mut sqlite3_vfs,
@@ -112,13 +120,15 @@ pub unsafe extern "C" fn dqlite_vfs_shallow_snapshot(
     ERROR
 }
 
-/// Withdrawn in 1.18.2; returns DQLITE_ERROR.
+/// Returns DQLITE_ERROR and looks at no argument. Here so that programs built for 1.13.0 to 1.18.1 load; C
+/// withdrew it in 1.18.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_vfs_enable_disk(vfs: *mut sqlite3_vfs) -> c_int {
     ERROR
 }
 
-/// Withdrawn in 1.18.2; returns DQLITE_ERROR.
+/// Returns DQLITE_ERROR and looks at no argument. Here so that programs built for 1.13.0 to 1.18.1 load; C
+/// withdrew it in 1.18.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_vfs_snapshot_disk(
     vfs: *mut sqlite3_vfs,
@@ -129,7 +139,8 @@ pub unsafe extern "C" fn dqlite_vfs_snapshot_disk(
     ERROR
 }
 
-/// Withdrawn in 1.18.2; returns DQLITE_ERROR.
+/// Returns DQLITE_ERROR and looks at no argument. Here so that programs built for 1.13.0 to 1.18.1 load; C
+/// withdrew it in 1.18.2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_vfs_restore_disk(
     vfs: *mut sqlite3_vfs,

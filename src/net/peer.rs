@@ -1,6 +1,8 @@
 //! Connections to the other servers, on which we only write: the version word and CONNECT, then messages.
-//! [`Peers`] belongs to the Raft thread and never blocks; each peer has a queue and a task on the runtime of
-//! the clients that connects, writes and notices when the other side closes.
+//! [`Peers`] belongs to the Raft thread and never blocks; each peer has a queue and a task that connects,
+//! writes and notices when the other side closes. The tasks run on the Raft thread, too: what it queues
+//! leaves without waking anybody, and all that it queued in one go leaves together. Only connecting happens
+//! elsewhere: an embedder's function may block for long, and a runtime with such a call cannot end.
 //!
 //! ```text
 //! waiting --(something to send)--> connecting --> connected
@@ -29,12 +31,12 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tracing::debug;
 
 use super::connect::{Connect, ConnectError};
 use super::outbox::{Outbox, Pushed, Ticket, Writing};
-use super::stream::Stream;
+use super::stream::{Detached, Stream};
 use crate::config::{PEER_RECENT_MS, PEER_RECONNECT_MAX_MS, PEER_RECONNECT_MIN_MS, PEERS_MAX};
 use crate::raft::input::Peer;
 use crate::raft::message::{InstallSnapshot, Message};
@@ -76,6 +78,8 @@ pub struct Peers {
 struct Shared {
     greeting: Bytes,
     connect: Connect,
+    /// Where connections are made.
+    connecting: Handle,
     events: Events,
 }
 
@@ -96,8 +100,10 @@ impl Drop for Link {
 
 impl Peers {
     /// No connections yet. `own` is how this server introduces itself, and where answers will be sent.
+    /// Connections are made on `runtime`, and used there, too, until [`Peers::run_on`] says where.
     pub fn new(own: &Peer, connect: Connect, runtime: Handle, events: Events) -> Peers {
-        let shared = Arc::new(Shared { greeting: greeting(own), connect, events });
+        let shared =
+            Arc::new(Shared { greeting: greeting(own), connect, connecting: runtime.clone(), events });
         Peers { links: BTreeMap::new(), shared, runtime, sends: 0 }
     }
 
@@ -116,6 +122,11 @@ impl Peers {
         let ticket = SnapshotTicket { to, sent: false, shared: self.shared.clone() };
         let encoded = encode(Message::InstallSnapshot(message));
         self.link(to, address).outbox.push_snapshot(encoded, Box::new(ticket));
+    }
+
+    /// Where tasks of peers run from now on; those of peers that were sent to before stay where they are.
+    pub fn run_on(&mut self, runtime: Handle) {
+        self.runtime = runtime;
     }
 
     /// Tells that a server has connected to us, or has sent something.
@@ -236,9 +247,18 @@ impl Task {
     }
 
     async fn open(&self) -> Result<Stream, LinkError> {
-        let stream = self.shared.connect.connect(&self.address).await?;
-        stream.notice_dead_host()?;
-        Ok(stream)
+        let (connect, address) = (self.shared.connect.clone(), self.address.clone());
+        let open = async move {
+            let stream = connect.connect(&address).await?;
+            stream.notice_dead_host()?;
+            Ok(stream.detach()?)
+        };
+        // A set, because it ends with this task.
+        let mut opening = JoinSet::new();
+        opening.spawn_on(open, &self.shared.connecting);
+        let opened: Option<Result<Result<Detached, LinkError>, JoinError>> = opening.join_next().await;
+        let opened = opened.expect("one task is in the set").map_err(io::Error::other)?;
+        Ok(opened?.attach()?)
     }
 
     /// Writes what is queued, until the connection ends.

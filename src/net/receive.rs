@@ -168,7 +168,7 @@ async fn begin(spools: &Arc<dyn Spools>, size: u64) -> io::Result<Box<dyn Spool>
 async fn read(stream: &Stream, buffer: &mut impl BufMut) -> io::Result<usize> {
     loop {
         stream.readable().await?;
-        match stream.try_read(buffer) {
+        match stream.try_read_all(buffer) {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             done => return done,
         }

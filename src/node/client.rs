@@ -1,20 +1,15 @@
 //! The socket of a client and what it has sent. Shared between the session that answers and, while a
 //! statement runs long, the check from within SQLite whether the client still waits.
 
-use super::driver::Inbound;
 use super::gateway::is_interrupt;
 use crate::db::Verdict;
 use crate::net::framed::{Fill, ReadBuffer};
-use crate::net::receive::{Ended, NotTaken, Spools, receive};
-use crate::net::stream::Stream;
-use crate::raft::Peer;
+use crate::net::stream::{Detached, Stream};
 use crate::wire::frame::Header;
 use crate::wire::handshake;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::io;
-use std::sync::Arc;
-use tokio::sync::mpsc;
 
 /// The connection is over: the client left, the socket failed, or the stream cannot be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,18 +127,10 @@ impl Client {
         if self.is_interrupted() { self.next_frame().await.map(drop) } else { Err(Closed) }
     }
 
-    /// Passes on the messages of another server, in order, until the connection ends.
-    pub async fn receive_messages(
-        &self,
-        peer: &Peer,
-        inbound: &mpsc::Sender<Inbound>,
-        spools: &Arc<dyn Spools>,
-    ) -> Ended {
-        let received = self.input.lock().buffer.take_rest();
-        receive(&self.stream, received, spools, |message| async {
-            inbound.send(Inbound::Message(peer.clone(), message)).await.map_err(|_| NotTaken)
-        })
-        .await
+    /// The connection, and what was read from it and not taken: for whoever goes on with it elsewhere.
+    pub fn hand_over(&self) -> Result<(Detached, BytesMut), Closed> {
+        let stream = self.stream.detach().map_err(|_| Closed)?;
+        Ok((stream, self.input.lock().buffer.take_rest()))
     }
 
     /// Writes everything and empties the buffer, whose memory is used again.

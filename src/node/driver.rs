@@ -3,24 +3,27 @@
 
 use super::fault::Fence;
 use super::held::{Held, HeldMessages};
+use super::inbound::{Inbound, Received, receive_all};
 use super::membership::Membership;
-use crate::config::{APPLY_RETRY_MS, DISK_QUEUE_BYTES_MAX};
+use crate::config::{APPEND_BYTES_MAX, APPLY_RETRY_MS, DISK_QUEUE_BYTES_MAX, INBOUND_MESSAGES_MAX};
 use crate::db::{self, Database, Fsm, Proposal, Refused, Registry, Snapshot};
 use crate::net::peer::{PeerEvent, Peers};
-use crate::raft::message::{InstallSnapshot, Message};
+use crate::raft::message::InstallSnapshot;
 use crate::raft::{
-    Change, Entry, EntryKind, Index, Input, Output, Outputs, Peer, Raft, Refusal, Seq, ServerId,
-    SnapshotData, SnapshotPoint, SnapshotSource, Start, State, Term, Time, Token,
+    Change, Entry, EntryKind, Index, Input, Output, Outputs, Raft, Refusal, Seq, ServerId, SnapshotData,
+    SnapshotPoint, SnapshotSource, Start, State, Term, Time, Token,
 };
 use crate::store::{self, Spooled, Store, StoredSnapshot};
 use crate::vfs::TransactionId;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 /// What the driver is made of.
 pub struct Parts {
@@ -34,7 +37,7 @@ pub struct Parts {
     pub peers: Peers,
     /// Their reports.
     pub peer_events: mpsc::UnboundedReceiver<PeerEvent>,
-    /// What other servers send us.
+    /// Connections that other servers open to us.
     pub inbound: mpsc::Receiver<Inbound>,
     /// What sessions ask.
     pub requests: mpsc::Receiver<db::Request>,
@@ -52,16 +55,6 @@ pub struct Parts {
     pub compression: Arc<AtomicBool>,
     /// Entries kept on disk behind a snapshot.
     pub trailing: u64,
-}
-
-/// From a connection that another server opened to us.
-pub enum Inbound {
-    /// It is there.
-    Opened(ServerId),
-    /// A message came.
-    Message(Peer, Message),
-    /// It has ended.
-    Closed(ServerId),
 }
 
 /// A change of the cluster that a client asked for.
@@ -82,6 +75,7 @@ pub enum OrderKind {
 
 /// A transaction executed here whose entry is in the log and not yet committed.
 struct Pending {
+    /// Shared by those that were proposed together.
     token: Token,
     index: Index,
     term: Term,
@@ -157,8 +151,8 @@ pub struct Driver {
     tokens: u64,
     /// Why transactions were dropped last.
     voided_by: Refused,
-    /// The proposal that is being stepped: `Accepted` moves it to `pending`.
-    proposing: Option<Proposal>,
+    /// The proposals that are being stepped: `Accepted` moves them to `pending`.
+    proposing: Vec<Proposal>,
     pending: VecDeque<Pending>,
     waiting: HashMap<Token, Waiting>,
     held: HeldMessages,
@@ -170,6 +164,10 @@ pub struct Driver {
     /// Told to the thread that reads a snapshot.
     stopped: Arc<AtomicBool>,
     reads: (mpsc::UnboundedSender<EntriesRead>, mpsc::UnboundedReceiver<EntriesRead>),
+    /// What other servers send us.
+    received: (mpsc::Sender<Received>, mpsc::Receiver<Received>),
+    /// Their tasks.
+    receivers: JoinSet<()>,
     /// Open connections of each other server to us.
     connections: HashMap<ServerId, usize>,
 }
@@ -187,6 +185,7 @@ enum Event {
     Snapshot(SnapshotEvent),
     EntriesRead(EntriesRead),
     Inbound(Inbound),
+    Received(Received),
     Request(db::Request),
     Order(Order),
     Deadline,
@@ -212,7 +211,7 @@ impl Driver {
             blocked: false,
             tokens: 0,
             voided_by: Refused::NotLeader,
-            proposing: None,
+            proposing: Vec::new(),
             pending: VecDeque::new(),
             waiting: HashMap::new(),
             held: HeldMessages::default(),
@@ -221,6 +220,8 @@ impl Driver {
             snapshots: mpsc::unbounded_channel(),
             reads: mpsc::unbounded_channel(),
             stopped: Arc::default(),
+            received: mpsc::channel(INBOUND_MESSAGES_MAX),
+            receivers: JoinSet::new(),
             connections: HashMap::new(),
         }
     }
@@ -237,8 +238,20 @@ impl Driver {
         self.step(Input::Start(start))
     }
 
-    /// Runs until told to stop or until a fault, then closes the log.
+    /// Runs until told to stop or until a fault, then closes the log. To be called on the Raft thread, in a
+    /// runtime with sockets.
     pub async fn run(mut self) {
+        self.parts.peers.run_on(Handle::current());
+        // As a task like those of the connections: a runtime writes to an eventfd to wake its root future,
+        // even from its own thread.
+        match tokio::spawn(self.run_as_task()).await {
+            Ok(()) => {}
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(_) => unreachable!("nobody aborts this task"),
+        }
+    }
+
+    async fn run_as_task(mut self) {
         let fault = loop {
             match self.select().await {
                 Event::Stop => break None,
@@ -252,15 +265,23 @@ impl Driver {
         if let Some(fault) = fault {
             self.parts.fence.raise(fault.0);
         }
+        self.disconnect();
+        // The tasks of the connections end now, not when the log is closed: the other servers see that we go.
+        tokio::task::yield_now().await;
         self.close();
+    }
+
+    fn disconnect(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.end_leadership();
+        self.parts.registry.status.set_transferring(false);
+        self.parts.peers.retain(|_| false);
+        self.receivers.abort_all();
     }
 
     /// Ends leadership and closes the log, so that the next start finds it whole.
     pub fn close(mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
-        self.end_leadership();
-        self.parts.registry.status.set_transferring(false);
-        drop(self.parts.peers);
+        self.disconnect();
         if let Err(error) = self.parts.store.stop() {
             self.parts.fence.raise(error.to_string());
         }
@@ -283,7 +304,8 @@ impl Driver {
             Some(event) = parts.peer_events.recv() => Event::Peer(event),
             Some(event) = self.snapshots.1.recv() => Event::Snapshot(event),
             Some(read) = self.reads.1.recv() => Event::EntriesRead(read),
-            Some(inbound) = parts.inbound.recv(), if disk_has_room => Event::Inbound(inbound),
+            Some(received) = self.received.1.recv(), if disk_has_room => Event::Received(received),
+            Some(inbound) = parts.inbound.recv() => Event::Inbound(inbound),
             Some(order) = parts.orders.recv() => Event::Order(order),
             Some(request) = parts.requests.recv(), if disk_has_room && decided => Event::Request(request),
             () = sleep(self.blocked.then_some(Duration::from_millis(APPLY_RETRY_MS))) => Event::Retry,
@@ -298,12 +320,13 @@ impl Driver {
             Event::Snapshot(SnapshotEvent::Opened(opened)) => self.on_snapshot_opened(opened),
             Event::Snapshot(SnapshotEvent::Read(read)) => self.on_snapshot_read(read),
             Event::EntriesRead(read) => self.on_entries_read(read),
-            Event::Inbound(inbound) => self.on_inbound(inbound),
-            Event::Request(db::Request::Propose(proposal)) => self.propose(proposal),
-            Event::Request(db::Request::Read { done }) => {
-                let token = self.wait(Waiting::Read(done));
-                self.step(Input::Read { token })
+            Event::Inbound(inbound) => {
+                self.on_inbound(inbound);
+                Ok(())
             }
+            Event::Received(received) => self.on_received(received),
+            Event::Request(db::Request::Propose(proposal)) => self.propose_all(proposal),
+            Event::Request(db::Request::Read { done }) => self.read(done),
             Event::Order(Order { kind, done }) => {
                 let token = self.wait(Waiting::Order(done));
                 self.step(match kind {
@@ -369,18 +392,22 @@ impl Driver {
         }
     }
 
-    fn on_inbound(&mut self, inbound: Inbound) -> Result<(), Fault> {
-        match inbound {
-            Inbound::Opened(id) => {
-                *self.connections.entry(id).or_default() += 1;
-                self.parts.peers.heard_of(id);
-                Ok(())
-            }
-            Inbound::Message(from, message) => {
+    /// Another server has connected. Its messages are read on this thread, so that nobody has to wake it.
+    fn on_inbound(&mut self, inbound: Inbound) {
+        let id = inbound.peer.id;
+        *self.connections.entry(id).or_default() += 1;
+        self.parts.peers.heard_of(id);
+        while self.receivers.try_join_next().is_some() {}
+        self.receivers.spawn(receive_all(inbound, self.received.0.clone()));
+    }
+
+    fn on_received(&mut self, received: Received) -> Result<(), Fault> {
+        match received {
+            Received::Message(from, message) => {
                 self.parts.peers.heard_of(from.id);
                 self.step(Input::Receive { from, message })
             }
-            Inbound::Closed(leader) => {
+            Received::Closed(leader) => {
                 let Some(open) = self.connections.get_mut(&leader) else { return Ok(()) };
                 *open -= 1;
                 if *open > 0 {
@@ -403,22 +430,51 @@ impl Driver {
         token
     }
 
-    fn propose(&mut self, proposal: Proposal) -> Result<(), Fault> {
-        if proposal.database.void_count() != proposal.void_count {
-            // It was built on transactions that have been dropped since.
-            let _ = proposal.done.send(Err(self.voided_by));
+    /// Proposes a transaction, and with it what else waits: they are one request to the disk and one message
+    /// to each follower.
+    fn propose_all(&mut self, first: Proposal) -> Result<(), Fault> {
+        let mut size = 0;
+        let mut next = Some(first);
+        let mut read = None;
+        while let Some(proposal) = next.take() {
+            size += proposal.command.len();
+            if proposal.database.void_count() == proposal.void_count {
+                self.proposing.push(proposal);
+            } else {
+                // It was built on transactions that have been dropped since.
+                let _ = proposal.done.send(Err(self.voided_by));
+            }
+            if size >= APPEND_BYTES_MAX {
+                break;
+            }
+            match self.parts.requests.try_recv() {
+                Ok(db::Request::Propose(proposal)) => next = Some(proposal),
+                Ok(db::Request::Read { done }) => read = Some(done),
+                Err(_) => {}
+            }
+        }
+        self.propose()?;
+        read.map_or(Ok(()), |done| self.read(done))
+    }
+
+    fn propose(&mut self) -> Result<(), Fault> {
+        if self.proposing.is_empty() {
             return Ok(());
         }
         let token = self.next_token();
-        let commands = vec![proposal.command.clone()];
-        self.proposing = Some(proposal);
+        let commands = self.proposing.iter().map(|proposal| proposal.command.clone()).collect();
         self.step(Input::Propose { token, commands })?;
-        if let Some(refused) = self.proposing.take() {
+        for refused in std::mem::take(&mut self.proposing) {
             // The core did not accept it: this transaction and what was built on it will never be published.
             refused.database.void_speculation();
             let _ = refused.done.send(Err(Refused::NotLeader));
         }
         Ok(())
+    }
+
+    fn read(&mut self, done: oneshot::Sender<Result<(), Refused>>) -> Result<(), Fault> {
+        let token = self.wait(Waiting::Read(done));
+        self.step(Input::Read { token })
     }
 
     fn step(&mut self, input: Input) -> Result<(), Fault> {
@@ -510,10 +566,11 @@ impl Driver {
         }
     }
 
-    fn accept(&mut self, token: Token, index: Index, term: Term) {
-        let Some(proposal) = self.proposing.take() else { return };
-        let Proposal { database, transaction, done, .. } = proposal;
-        self.pending.push_back(Pending { token, index, term, database, transaction, done });
+    fn accept(&mut self, token: Token, first_index: Index, term: Term) {
+        for (index, proposal) in (first_index.0..).map(Index).zip(self.proposing.drain(..)) {
+            let Proposal { database, transaction, done, .. } = proposal;
+            self.pending.push_back(Pending { token, index, term, database, transaction, done });
+        }
     }
 
     /// Applies in log order. A transaction executed here only has to be published.
@@ -552,8 +609,8 @@ impl Driver {
             Some(Waiting::Order(done)) => drop(done.send(result.map(drop))),
             // Transactions end when they are published, so only a refusal is news.
             None => {
-                if let Err(refusal) = result
-                    && self.pending.front().is_some_and(|own| own.token == token)
+                let Err(refusal) = result else { return };
+                while self.pending.front().is_some_and(|own| own.token == token)
                     && let Some(own) = self.pending.pop_front()
                 {
                     self.voided_by = refused(refusal);

@@ -41,3 +41,40 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         _ => "panic without a text",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    /// Set in the environment of a child that runs one test.
+    const CHILD: &str = "DQLITE_FAULT_TEST_CHILD";
+
+    #[test]
+    fn a_panic_fences_the_node_and_only_the_first_reason_counts() {
+        let fence = Fence::default();
+        fence.guard("one", || {});
+        assert_eq!(fence.reason(), None);
+        fence.guard("two", || panic!("broken"));
+        fence.guard("three", || panic!("broken, too"));
+        fence.raise("later".into());
+        assert_eq!(fence.reason().unwrap(), "internal error on thread two: broken");
+    }
+
+    #[test]
+    fn the_environment_may_ask_for_the_end_of_the_process() {
+        if std::env::var_os(CHILD).is_some() {
+            Fence::default().raise("broken".into());
+            return;
+        }
+        let test = "node::fault::tests::the_environment_may_ask_for_the_end_of_the_process";
+        for (value, signal) in [("1", Some(6)), ("0", None), ("", None)] {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", test]).env(CHILD, "1").env("DQLITE_ABORT_ON_PANIC", value);
+            let output = child.output().unwrap();
+            assert_eq!(output.status.signal(), signal, "DQLITE_ABORT_ON_PANIC={value}");
+            assert_eq!(output.status.success(), signal.is_none(), "DQLITE_ABORT_ON_PANIC={value}");
+        }
+    }
+}

@@ -4,11 +4,12 @@
 //! its thread. Leadership, cluster and settings are read from what the Raft thread publishes.
 
 use super::client::{Client, Closed};
-use super::driver::{Inbound, Order, OrderKind};
+use super::driver::{Order, OrderKind};
+use super::inbound::Inbound;
 use super::membership::Membership;
 use crate::config::{CLIENT_HEARTBEAT_TIMEOUT_MS, DUMP_CHUNK_PAGES, HELD_ROWS_SIZE_MAX};
 use crate::db::{self, ClientWatch, DatabaseConnection, Failure, Fill, Query, Registry, Verdict};
-use crate::net::receive::{Ended, Spools};
+use crate::net::receive::Spools;
 use crate::raft::{Change, Peer, Refusal, Role, ServerId};
 use crate::wire::failure;
 use crate::wire::frame::Header;
@@ -31,7 +32,7 @@ pub struct Shared {
     pub requests: mpsc::Sender<db::Request>,
     /// The way of changes of the cluster to it.
     pub orders: mpsc::Sender<Order>,
-    /// The way of other servers' messages to it.
+    /// The way of other servers' connections to it.
     pub inbound: mpsc::Sender<Inbound>,
     /// Where the snapshots in them go.
     pub spools: Arc<dyn Spools>,
@@ -99,6 +100,9 @@ impl Session {
     /// query is lost and everything else that the session has open: locks of a client that does not read must
     /// not keep this node from following the next leader.
     async fn send(&mut self, query: Option<Query>) -> Result<Option<Query>, Closed> {
+        if let Some(connection) = &self.connection {
+            connection.rest();
+        }
         let sending = self.client.send(&mut self.out);
         tokio::pin!(sending);
         tokio::select! {
@@ -362,20 +366,15 @@ impl Session {
         }
     }
 
-    /// The connection belongs to another server from here on, which sends messages and gets nothing back.
+    /// The connection belongs to another server from here on, which sends messages and gets nothing back: the
+    /// Raft thread reads them itself.
     async fn receive_from(&mut self, server: Server) -> Result<(), Closed> {
         let Ok(address) = String::from_utf8(server.address.to_vec()) else { return Err(Closed) };
         let peer = Peer { id: ServerId(server.id), address };
-        let inbound = &self.shared.inbound;
-        inbound.send(Inbound::Opened(peer.id)).await.map_err(|_| Closed)?;
-        let ended = self.client.receive_messages(&peer, inbound, &self.shared.spools).await;
-        match &ended {
-            Ended::NotStored { .. } => {
-                tracing::warn!(peer = %peer.id, %ended, "connection of another server ended")
-            }
-            _ => tracing::debug!(peer = %peer.id, %ended, "connection of another server ended"),
-        }
-        let _ = inbound.send(Inbound::Closed(peer.id)).await;
+        let (stream, received) = self.client.hand_over()?;
+        let spools = self.shared.spools.clone();
+        // The queue is closed only once the node has stopped.
+        let _ = self.shared.inbound.send(Inbound { peer, stream, received, spools }).await;
         Err(Closed)
     }
 }

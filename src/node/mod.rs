@@ -14,6 +14,7 @@ mod gateway;
 mod handover;
 mod held;
 mod id;
+mod inbound;
 mod membership;
 mod poll;
 mod role_management;

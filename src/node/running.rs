@@ -8,10 +8,11 @@
 //! ```
 
 use super::client::Client;
-use super::driver::{Driver, Inbound, Order, Parts};
+use super::driver::{Driver, Order, Parts};
 use super::fault::Fence;
 use super::gateway::{self, Shared};
 use super::handover::{Handover, Outcome, Report};
+use super::inbound::Inbound;
 use super::membership::Membership;
 use super::poll::Poller;
 use super::role_management::RoleManagement;
@@ -220,7 +221,7 @@ fn start_raft(
 
 fn raft_thread(parts: Parts, loaded: Loaded<Snapshot>, ready: oneshot::Sender<Result<(), Error>>) {
     let runtime =
-        match runtime::Builder::new_current_thread().enable_time().thread_name("dqlite/restore").build() {
+        match runtime::Builder::new_current_thread().enable_all().thread_name("dqlite/restore").build() {
             Ok(runtime) => runtime,
             Err(error) => {
                 let _ = ready.send(Err(Error::failed(format!("cannot start the raft thread: {error}"))));

@@ -12,7 +12,7 @@ mod conn;
 mod stmt;
 
 pub use conn::{Connection, Interrupt, SchemaEpoch, TransactionState};
-pub use stmt::{Prepared, Statement, Step, Value};
+pub use stmt::{Prepared, Run, Statement, Step, Value};
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::OnceLock;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use libsqlite3_sys as ffi;
 
-use super::Error;
 use super::conn::Inner;
+use super::{Error, Guard};
 
 /// A compiled statement. It keeps its connection's handle open and may be moved to another thread.
 #[derive(Debug)]
@@ -129,16 +129,7 @@ impl Statement {
 
     /// Runs the statement up to its next row or its end.
     pub fn step(&mut self) -> Result<Step, Error> {
-        let _guard = self.inner.enter();
-        self.inner.refresh_schema()?;
-        // SAFETY: the statement lives as long as `self`; the guard keeps its connection ours.
-        let code = unsafe { ffi::sqlite3_step(self.raw) };
-        self.inner.resume_hook_panic();
-        match code {
-            ffi::SQLITE_ROW => Ok(Step::Row),
-            ffi::SQLITE_DONE => Ok(Step::Done),
-            _ => Err(self.inner.last_error()),
-        }
+        self.run().step()
     }
 
     /// Ends the current run, so that the statement can be bound and stepped again.
@@ -179,33 +170,59 @@ impl Statement {
     /// only if SQLite runs out of memory converting a text.
     pub fn value(&self, column: usize) -> Result<Value<'_>, Error> {
         let _guard = self.inner.enter();
-        let (raw, column) = (self.raw, column_number(column));
-        // SAFETY: the statement lives as long as `self`; an absent row or column reads as NULL.
-        let value = match unsafe { ffi::sqlite3_column_type(raw, column) } {
+        self.read_column(column)
+    }
+
+    /// Exclusive use of the connection for many steps and rows: taking it for each value costs as much as
+    /// the value.
+    pub fn run(&mut self) -> Run<'_> {
+        let guard = self.inner.enter();
+        Run { statement: self, _guard: guard }
+    }
+
+    /// Under the guard.
+    fn make_step(&self) -> Result<Step, Error> {
+        self.inner.refresh_schema()?;
+        // SAFETY: the statement lives as long as `self`; the guard keeps its connection ours.
+        let code = unsafe { ffi::sqlite3_step(self.raw) };
+        self.inner.resume_hook_panic();
+        match code {
+            ffi::SQLITE_ROW => Ok(Step::Row),
+            ffi::SQLITE_DONE => Ok(Step::Done),
+            _ => Err(self.inner.last_error()),
+        }
+    }
+
+    /// Under the guard, which is what `sqlite3_value` functions on a column's value ask for.
+    fn read_column(&self, column: usize) -> Result<Value<'_>, Error> {
+        // SAFETY: the statement lives as long as `self`; an absent row or column gives a NULL value.
+        let raw = unsafe { ffi::sqlite3_column_value(self.raw, column_number(column)) };
+        // SAFETY: a value of the current row, which nobody else uses while the connection is ours.
+        let value = match unsafe { ffi::sqlite3_value_type(raw) } {
             // SAFETY: as above.
-            ffi::SQLITE_INTEGER => Value::Integer(unsafe { ffi::sqlite3_column_int64(raw, column) }),
+            ffi::SQLITE_INTEGER => Value::Integer(unsafe { ffi::sqlite3_value_int64(raw) }),
             // SAFETY: as above.
-            ffi::SQLITE_FLOAT => Value::Real(unsafe { ffi::sqlite3_column_double(raw, column) }),
+            ffi::SQLITE_FLOAT => Value::Real(unsafe { ffi::sqlite3_value_double(raw) }),
             ffi::SQLITE_TEXT => {
                 // SAFETY: as above.
-                let start = unsafe { ffi::sqlite3_column_text(raw, column) };
-                Value::Text(self.column_bytes(start.cast(), column)?)
+                let start = unsafe { ffi::sqlite3_value_text(raw) };
+                Value::Text(self.value_bytes(raw, start.cast())?)
             }
             ffi::SQLITE_BLOB => {
                 // SAFETY: as above.
-                let start = unsafe { ffi::sqlite3_column_blob(raw, column) };
-                Value::Blob(self.column_bytes(start.cast(), column)?)
+                let start = unsafe { ffi::sqlite3_value_blob(raw) };
+                Value::Blob(self.value_bytes(raw, start.cast())?)
             }
             _ => Value::Null,
         };
         Ok(value)
     }
 
-    /// The bytes of a text or blob column, at the address SQLite just gave for it. They stay put until the
-    /// next step or reset, both of which need `&mut self`.
-    fn column_bytes(&self, start: *const u8, column: c_int) -> Result<&[u8], Error> {
-        // SAFETY: the statement lives as long as `self`; called right after the accessor of the same column.
-        let len = unsafe { ffi::sqlite3_column_bytes(self.raw, column) };
+    /// The bytes of a text or blob, at the address SQLite just gave for it. They stay put until the next step
+    /// or reset, both of which need `&mut self`.
+    fn value_bytes(&self, raw: *mut ffi::sqlite3_value, start: *const u8) -> Result<&[u8], Error> {
+        // SAFETY: a value of the current row; called right after the accessor that gave its address.
+        let len = unsafe { ffi::sqlite3_value_bytes(raw) };
         match usize::try_from(len) {
             Ok(len) if len > 0 && !start.is_null() => {
                 // SAFETY: SQLite guarantees `len` bytes at `start`.
@@ -216,6 +233,24 @@ impl Statement {
             }
             _ => Ok(&[]),
         }
+    }
+}
+
+/// A statement whose connection is this thread's.
+pub struct Run<'a> {
+    statement: &'a Statement,
+    _guard: Guard<'a>,
+}
+
+impl Run<'_> {
+    /// As [`Statement::step`].
+    pub fn step(&mut self) -> Result<Step, Error> {
+        self.statement.make_step()
+    }
+
+    /// As [`Statement::value`].
+    pub fn value(&self, column: usize) -> Result<Value<'_>, Error> {
+        self.statement.read_column(column)
     }
 }
 

@@ -82,8 +82,10 @@ fn unfinished_files_are_removed_and_foreign_ones_kept() {
     for name in ["tmp-1", "snapshot-1-5-3", "snapshot-1-6-3.meta", "open-", "info.yaml", &foreign] {
         fs::write(dir.path().join(name), "x").unwrap();
     }
+    // Of C's disk mode.
+    fs::create_dir(dir.path().join("database")).unwrap();
     Directory::open(dir.path()).unwrap();
-    let mut expected = ["dqlite-lock", "info.yaml", "open-", &foreign];
+    let mut expected = ["database", "dqlite-lock", "info.yaml", "open-", &foreign];
     expected.sort();
     assert_eq!(names(dir.path()), expected);
 }

@@ -271,18 +271,24 @@ fn an_installed_snapshot_leaves_nothing_of_the_old_log_to_read() {
     assert!(running.read(7, 7).is_err());
 }
 
+fn wait_for(fs: &TestFs, begin: &str) {
+    while !fs.operations().iter().any(|operation| operation.starts_with(begin)) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 #[test]
 fn a_store_stops_while_entries_are_read() {
     let (dir, fs) = (directory(), TestFs::new());
     let mut running = start(Arc::new(fs.clone()), dir.path(), SEGMENT_SIZE);
     running.append(entries(1..=4, 1));
+    // Else the first read has the segment in use closed, too.
+    wait_for(&fs, "rename open-1");
     fs.hold("read 0000000000000001-0000000000000003");
     let (held, later) = (running.ask(1, 3), running.ask(4, 4));
     fs.wait_until_held();
     let stopping = std::thread::spawn(move || running.store.stop());
-    while !fs.operations().iter().any(|operation| operation.starts_with("rename open-2")) {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_for(&fs, "rename open-2");
     fs.release();
     assert_eq!(stopping.join().unwrap(), Ok(()));
     assert_eq!(held.recv_timeout(PATIENCE).unwrap(), Ok(entries(1..=3, 1)));

@@ -63,7 +63,7 @@ impl<B: AsRef<[u8]>> Value<B> {
         }
     }
 
-    fn encode(&self, out: &mut BytesMut) {
+    fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Value::Integer(n) | Value::UnixTime(n) | Value::Boolean(n) => out.put_i64_le(*n),
             Value::Float(x) => out.put_f64_le(*x),
@@ -163,12 +163,12 @@ impl Params {
     /// A tuple of the given values, for [`Params::encode`].
     pub fn from_values<B: AsRef<[u8]>>(values: &[Value<B>]) -> Params {
         let mut types = BytesMut::with_capacity(values.len());
-        let mut encoded = BytesMut::new();
+        let mut encoded = Vec::new();
         for value in values {
             types.put_u8(value.code());
             value.encode(&mut encoded);
         }
-        Params { types: Reader::new(types.freeze()), values: Reader::new(encoded.freeze()) }
+        Params { types: Reader::new(types.freeze()), values: Reader::new(encoded.into()) }
     }
 
     /// Appends the tuple, without the values already taken; nothing at all if none are left.
@@ -233,14 +233,14 @@ const fn row_header_size(columns: usize) -> usize {
 /// Appends one row to a buffer, value by value: the header is filled in as the values come.
 #[derive(Debug)]
 pub struct RowEncoder<'a> {
-    out: &'a mut BytesMut,
+    out: &'a mut Vec<u8>,
     header: usize,
     columns: usize,
     filled: usize,
 }
 
 impl<'a> RowEncoder<'a> {
-    pub(super) fn new(out: &'a mut BytesMut, columns: usize) -> RowEncoder<'a> {
+    pub(super) fn new(out: &'a mut Vec<u8>, columns: usize) -> RowEncoder<'a> {
         let header = out.len();
         out.put_bytes(0, row_header_size(columns));
         RowEncoder { out, header, columns, filled: 0 }

@@ -150,11 +150,11 @@ proptest! {
 
     #[test]
     fn rows_are_read_back_as_written(values in proptest::collection::vec(value(), 1..40)) {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         let mut row = RowEncoder::new(&mut out, values.len());
         values.iter().for_each(|value| row.push(borrowed(value)));
         row.finish();
-        let out = out.freeze();
+        let out = Bytes::from(out);
         let mut read = Vec::new();
         decode_row(values.len(), &mut Reader::new(out.clone()), &mut read).unwrap();
         prop_assert_eq!(&read, &values.iter().map(|v| owned(&borrowed(v))).collect::<Vec<_>>());

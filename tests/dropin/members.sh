@@ -1,4 +1,5 @@
-# Read by faults.sh, mixed.sh, failover.sh and benches/load/bench.sh after setup.sh: runs the Python scenarios, which start nodes themselves.
+# Read by faults.sh, mixed.sh, failover.sh, python_cluster.sh and benches/load/bench.sh after setup.sh: runs the Python
+# scenarios, which start nodes themselves.
 
 OUR_LIBRARY_PATH=$LIBRARY_PATH
 C_LIBRARY_PATH=${PEER_LIBRARY:-$(debian_library_path)}
@@ -17,7 +18,7 @@ scenario() {
     # ENTER is several words.
     # shellcheck disable=SC2086
     PYTHONDONTWRITEBYTECODE=1 setsid setpriv --pdeathsig TERM timeout -k 5 "$seconds" ${ENTER:-} \
-        python3 "tests/dropin/$program.py" "$@" &
+        "${PYTHON:-python3}" "tests/dropin/$program.py" "$@" &
     wait $! || status=$?
     if [ "$status" -ne 0 ]; then
         for log in $(find "$WORK" -name 'node*.log' -size +0); do

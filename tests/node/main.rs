@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // the tools outside of test functions panic too
 
 mod cluster;
+mod edges;
 mod leadership;
 mod roles;
 mod server;

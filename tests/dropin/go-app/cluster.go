@@ -16,14 +16,15 @@ import (
 
 // cluster has the processes, and asks the servers from outside.
 type cluster struct {
-	dir   string
-	port  int
-	nodes map[int]*exec.Cmd
-	store *client.InmemNodeStore
-	dial  client.DialFunc
+	dir     string
+	port    int
+	servers int
+	nodes   map[int]*exec.Cmd
+	store   *client.InmemNodeStore
+	dial    client.DialFunc
 }
 
-func newCluster(dir string, port int) (*cluster, error) {
+func newCluster(dir string, port, servers int) (*cluster, error) {
 	cert, pool, err := loadCertificate(dir)
 	if err != nil {
 		return nil, err
@@ -40,7 +41,7 @@ func newCluster(dir string, port int) (*cluster, error) {
 		return nil, err
 	}
 	dial := client.DialFuncWithTLS(client.DefaultDialFunc, app.SimpleDialTLSConfig(cert, pool))
-	return &cluster{dir, port, map[int]*exec.Cmd{}, store, dial}, nil
+	return &cluster{dir, port, servers, map[int]*exec.Cmd{}, store, dial}, nil
 }
 
 func (c *cluster) start(server int) error {
@@ -50,7 +51,8 @@ func (c *cluster) start(server int) error {
 		return err
 	}
 	defer output.Close()
-	node := exec.Command(os.Args[0], "node", c.dir, strconv.Itoa(server), strconv.Itoa(c.port))
+	node := exec.Command(os.Args[0], "node", c.dir, strconv.Itoa(server), strconv.Itoa(c.port),
+		strconv.Itoa(c.standBys()))
 	node.Stdout, node.Stderr = output, output
 	node.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := node.Start(); err != nil {
@@ -58,6 +60,14 @@ func (c *cluster) start(server int) error {
 	}
 	c.nodes[server] = node
 	return nil
+}
+
+// standBys is how many go-dqlite shall have, of which it wants three by itself.
+func (c *cluster) standBys() int {
+	if c.servers > voters+3 {
+		return 3
+	}
+	return c.servers - voters
 }
 
 func (c *cluster) kill(server int) {
@@ -94,7 +104,7 @@ func (c *cluster) stop(server int) error {
 }
 
 func (c *cluster) number(member client.NodeInfo) int {
-	for server := 1; server <= servers; server++ {
+	for server := 1; server <= c.servers; server++ {
 		if member.Address == address(c.port, server) {
 			return server
 		}
@@ -152,13 +162,13 @@ func (c *cluster) other(than int, role client.NodeRole) (int, error) {
 
 // waitForMembers expects that many servers, all of them there.
 func (c *cluster) waitForMembers(count int) error {
-	return c.wait(func(members []client.NodeInfo) bool { return len(members) == count && settled(members, 0) })
+	return c.wait(func(members []client.NodeInfo) bool { return len(members) == count && c.settled(members, 0) })
 }
 
 // waitForRoles expects all servers, with that many voters besides the one that is not there.
 func (c *cluster) waitForRoles(count, absent int) error {
 	return c.wait(func(members []client.NodeInfo) bool {
-		return len(members) == servers && settled(members, absentID(c, members, absent))
+		return len(members) == c.servers && c.settled(members, absentID(c, members, absent))
 	})
 }
 
@@ -172,9 +182,9 @@ func absentID(c *cluster, members []client.NodeInfo, absent int) uint64 {
 }
 
 // settled tells whether go-dqlite has nothing to change: a sole voter while there are fewer than three servers, else as
-// many as it wants, none of them absent.
-func settled(members []client.NodeInfo, absent uint64) bool {
-	present, voting, spare := 0, 0, 0
+// many voters as it wants and as many of the others stand by as it wants, none of them absent.
+func (c *cluster) settled(members []client.NodeInfo, absent uint64) bool {
+	present, voting, standing := 0, 0, 0
 	for _, member := range members {
 		switch {
 		case member.ID == absent:
@@ -184,15 +194,19 @@ func settled(members []client.NodeInfo, absent uint64) bool {
 			continue
 		case member.Role == client.Voter:
 			voting++
-		case member.Role == client.Spare:
-			spare++
+		case member.Role == client.StandBy:
+			standing++
 		}
 		present++
 	}
 	if present < voters {
 		return voting == 1
 	}
-	return voting == voters && spare == 0
+	wanted := present - voters
+	if wanted > c.standBys() {
+		wanted = c.standBys()
+	}
+	return voting == voters && standing == wanted
 }
 
 func (c *cluster) wait(good func([]client.NodeInfo) bool) error {

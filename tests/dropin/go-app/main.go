@@ -2,7 +2,8 @@
 // as four processes, loses some of them in every way, and checks at the end that no acknowledged row is missing.
 //
 //	go-app DIR PORT          the scenario, in an empty directory, with the ports PORT to PORT+3
-//	go-app node DIR NUMBER PORT   one server of it, until SIGTERM
+//	go-app roles DIR PORT    that of the roles, with seven servers and the ports PORT to PORT+6 (roles.go)
+//	go-app node DIR NUMBER PORT STANDBYS   one server of them, until SIGTERM
 package main
 
 import (
@@ -23,8 +24,8 @@ import (
 )
 
 const (
-	servers = 4
-	voters  = 3
+	lossServers = 4
+	voters      = 3
 	// How long anything may take that the cluster does by itself.
 	patience = 40 * time.Second
 )
@@ -33,12 +34,14 @@ func main() {
 	log.SetFlags(log.Ltime | log.Lmicroseconds)
 	var err error
 	switch {
-	case len(os.Args) == 5 && os.Args[1] == "node":
-		err = serve(os.Args[2], number(os.Args[3]), number(os.Args[4]))
+	case len(os.Args) == 6 && os.Args[1] == "node":
+		err = serve(os.Args[2], number(os.Args[3]), number(os.Args[4]), number(os.Args[5]))
+	case len(os.Args) == 4 && os.Args[1] == "roles":
+		err = scenario(os.Args[2], number(os.Args[3]), roleServers, rolesSteps)
 	case len(os.Args) == 3:
-		err = scenario(os.Args[1], number(os.Args[2]))
+		err = scenario(os.Args[1], number(os.Args[2]), lossServers, lossSteps)
 	default:
-		err = fmt.Errorf("usage: go-app DIR PORT")
+		err = fmt.Errorf("usage: go-app [roles] DIR PORT")
 	}
 	if err != nil {
 		log.Fatal("FAILED: ", err)
@@ -62,7 +65,7 @@ func directory(dir string, server int) string {
 	return filepath.Join(dir, strconv.Itoa(server))
 }
 
-func serve(dir string, server, port int) error {
+func serve(dir string, server, port, standBys int) error {
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
 	cert, pool, err := loadCertificate(dir)
@@ -75,7 +78,7 @@ func serve(dir string, server, port int) error {
 	}
 	node, err := app.New(directory(dir, server),
 		app.WithAddress(address(port, server)), app.WithCluster(join), app.WithTLS(app.SimpleTLSConfig(cert, pool)),
-		app.WithVoters(voters), app.WithStandBys(servers-voters), app.WithFailureDomain(uint64(server)),
+		app.WithVoters(voters), app.WithStandBys(standBys), app.WithFailureDomain(uint64(server)),
 		app.WithRolesAdjustmentFrequency(500*time.Millisecond), app.WithNetworkLatency(50*time.Millisecond),
 		app.WithSnapshotParams(dqlite.SnapshotParams{Threshold: 64, Trailing: 128}),
 		app.WithLogFunc(func(level client.LogLevel, format string, a ...interface{}) {
@@ -99,18 +102,23 @@ func serve(dir string, server, port int) error {
 	return node.Close()
 }
 
-func scenario(dir string, port int) error {
+type step func(*cluster, *work) error
+
+var lossSteps = []step{loseLeader, stopLeader, stopFollower, finish, recoverHalf}
+
+// scenario starts servers one by one, and takes the steps while rows are written.
+func scenario(dir string, port, servers int, steps []step) error {
 	// A child dies with the thread that started it, which therefore has to live as long as this process.
 	runtime.LockOSThread()
 	if err := makeCertificate(dir); err != nil {
 		return err
 	}
-	c, err := newCluster(dir, port)
+	c, err := newCluster(dir, port, servers)
 	if err != nil {
 		return err
 	}
 	defer c.killAll()
-	log.Print("four servers")
+	log.Printf("%d servers", servers)
 	for server := 1; server <= servers; server++ {
 		if err := c.start(server); err != nil {
 			return err
@@ -123,15 +131,16 @@ func scenario(dir string, port int) error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(*cluster, *work) error{loseLeader, stopLeader, stopFollower} {
+	for _, step := range steps {
 		if err := step(c, w); err != nil {
 			return err
 		}
 	}
-	if err := w.finish(); err != nil {
-		return err
-	}
-	return recoverHalf(c, w)
+	return nil
+}
+
+func finish(_ *cluster, w *work) error {
+	return w.finish()
 }
 
 // loseLeader kills the leader: the stand-by takes its place, and it comes back as a stand-by.
