@@ -3,6 +3,7 @@
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
 DESTDIR    ?=
 CARGO      ?= cargo
 
@@ -12,7 +13,7 @@ LIBRARY_FILE := libdqlite.so.0.0.1
 STAGE        := $(CURDIR)/build/stage
 BUILT        := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: all help install stage demo check torture sim-long kill9 faults mixed failover go bench peers compare compare-store fix deps clean
+.PHONY: all help install stage demo deb dist deb-swap check torture sim-long kill9 faults mixed failover go bench peers compare compare-store fix deps clean
 
 all: ## Build the library, shared and static, in release form
 	$(CARGO) build --release --lib
@@ -21,21 +22,22 @@ help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 # Builds nothing, so that it can be run with rights and a PATH of its own.
-install: ## Install library, header and dqlite.pc that `make` has built (DESTDIR=, PREFIX=, LIBDIR=)
+install: ## Install library, header, manual and dqlite.pc that `make` has built (DESTDIR=, PREFIX=, LIBDIR=)
 	@test -f $(BUILT)/libdqlite.so || { echo "There is nothing to install yet: run make first." >&2; exit 1; }
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(MANDIR)/man3
 	install -m 755 $(BUILT)/libdqlite.so $(DESTDIR)$(LIBDIR)/$(LIBRARY_FILE)
 	ln -sf $(LIBRARY_FILE) $(DESTDIR)$(LIBDIR)/libdqlite.so.0
 	ln -sf libdqlite.so.0 $(DESTDIR)$(LIBDIR)/libdqlite.so
 	install -m 644 $(BUILT)/libdqlite.a $(DESTDIR)$(LIBDIR)/libdqlite.a
 	install -m 644 include/dqlite.h $(DESTDIR)$(INCLUDEDIR)/dqlite.h
+	install -m 644 docs/man/libdqlite.3 $(DESTDIR)$(MANDIR)/man3/libdqlite.3
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 		-e 's|@VERSION@|$(API_VERSION)|' pkgconfig/dqlite.pc.in \
 		> $(DESTDIR)$(LIBDIR)/pkgconfig/dqlite.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/dqlite.pc
 
 stage: all ## Build, and install into build/stage, where the tests and the demo look
-	@$(MAKE) -s --no-print-directory install DESTDIR= PREFIX=$(STAGE) LIBDIR=$(STAGE)/lib INCLUDEDIR=$(STAGE)/include
+	@$(MAKE) -s --no-print-directory install DESTDIR= PREFIX=$(STAGE) LIBDIR=$(STAGE)/lib INCLUDEDIR=$(STAGE)/include MANDIR=$(STAGE)/share/man
 
 demo: deps stage ## Run a small program with a node inside, kill it, and show that the data is still there
 	@sh c-tests/demo/demo.sh
@@ -76,6 +78,15 @@ go: deps stage ## The tests of go-dqlite 3, and of 2 and 1 as far as C 1.18 pass
 
 failover: deps stage ## How long writes stop without a leader, beside C: half an hour (FAILOVER_ROUNDS=, FAILOVER_CASES=)
 	@sh tests/dropin/failover.sh
+
+deb: deps ## Build Debian packages into build/deb: libdqlite0, libdqlite-dev, dqlite-tools
+	@sh debian/build.sh
+
+dist: ## Make a Debian source package with all crates in it, of the last commit, in build/deb
+	@sh debian/dist.sh
+
+deb-swap: deb ## Change a running cluster in a throw-away Debian from its C packages to ours and back, under load
+	@sh tests/packaging/swap.sh
 
 fix: ## Format the code and write include/dqlite.h again
 	$(CARGO) fmt

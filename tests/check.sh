@@ -36,7 +36,7 @@ step() {
         PASSED=$((PASSED + 1))
         note passed "$took" "$name"
         # What a reader wants to see even when all is well.
-        grep -E '^(test result:|torture: seed |crash simulation: |sim: |kill9: |exchange: |full_disk: |disk_faults: |benchmark: [0-9]|cluster: [0-9]|faults: [0-9]|mixed: upgrade|go: v|python_cluster: [0-9])' "$LOGS/$name.log"
+        grep -E '^(test result:|torture: seed |crash simulation: |sim: |kill9: |exchange: |full_disk: |disk_faults: |benchmark: [0-9]|cluster: [0-9]|faults: [0-9]|mixed: upgrade|go: v|python_cluster: [0-9]|deb_swap: to our)' "$LOGS/$name.log"
         ;;
     77)
         SKIPPED=$((SKIPPED + 1))
@@ -81,6 +81,10 @@ step dropin-full-disk 200 sh tests/dropin/full_disk.sh
 step dropin-disk-faults 100 sh tests/dropin/disk_faults.sh
 step dropin-mixed 400 sh tests/dropin/mixed.sh
 step kill9 400 sh tests/dropin/kill9.sh
+step abidiff 60 sh tests/packaging/abidiff.sh
+step deb 900 env DPKG_DEB_COMPRESSOR_LEVEL=1 sh debian/build.sh
+step deb-contents 200 sh tests/packaging/contents.sh
+step deb-swap 600 sh tests/packaging/swap.sh
 
 echo
 echo "Summary"

@@ -5,7 +5,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-PACKAGES="gcc g++ make pkg-config libsqlite3-dev libsqlite3-0 valgrind zstd curl libdqlite0 go-dqlite python3 python3-venv iproute2"
+PACKAGES="gcc g++ make pkg-config libsqlite3-dev libsqlite3-0 valgrind zstd curl libdqlite0 go-dqlite python3 python3-venv iproute2
+dpkg-dev debhelper lintian mandoc abigail-tools mmdebstrap"
 PYTHON_CLIENTS="dqlite-wire==0.8.0 dqlite-client==0.8.0 dqlite-dbapi==0.8.0 sqlalchemy-dqlite==0.8.0 sqlalchemy==2.1.9"
 
 as_root() {
@@ -23,7 +24,7 @@ as_root() {
 install_packages() {
     if ! command -v apt-get > /dev/null || ! command -v dpkg-query > /dev/null; then
         echo "deps: no apt-get here. Needed: a C and C++ compiler, make, pkg-config, SQLite 3.34 or newer with its"
-        echo "deps: header; for all tests also valgrind, curl, Python 3.13, Debian's libdqlite0 and go-dqlite."
+        echo "deps: header; for all tests also valgrind, curl, Python 3.13, Debian's libdqlite0 and go-dqlite, and its tools to build packages."
         return
     fi
     missing=""

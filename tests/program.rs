@@ -116,6 +116,18 @@ fn version_and_help_go_to_standard_output() {
 }
 
 #[test]
+fn advice_names_the_program_as_it_was_called() {
+    let folder = TempDir::new().unwrap();
+    let renamed = folder.path().join("dqlite-dir");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_dqlite"), &renamed).unwrap();
+    let help = text(&Command::new(&renamed).arg("--help").output().unwrap());
+    assert!(help.contains("\n  dqlite-dir check DIR"), "{help}");
+    assert!(!help.contains("PROGRAM") && !help.contains("dqlite check"), "{help}");
+    let refusal = text(&Command::new(&renamed).arg("nonsense").output().unwrap());
+    assert!(refusal.ends_with("Try: dqlite-dir --help\n"), "{refusal}");
+}
+
+#[test]
 fn wrong_usage_ends_with_2_and_says_why() {
     let cases: [(&[&str], &str); 17] = [
         (&[], "Commands"),

@@ -182,7 +182,7 @@ fn print_repair(directory: &Path) {
     println!("  2. There is a backup of the damaged file: restore it.");
     match Mending::plan(directory) {
         Ok(mending) => {
-            println!("  3. dqlite repair {}", directory.display());
+            println!("  3. {} repair {}", crate::program_name(), directory.display());
             println!("     It would keep everything up to index {}:", mending.last_index);
             for step in &mending.steps {
                 println!("     {}", step_text(step));

@@ -16,23 +16,23 @@ use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
 
 const HELP: &str = "\
-dqlite: SQLite, replicated by Raft
+PROGRAM: SQLite, replicated by Raft
 
 Commands for data directories of nodes that do not run:
 
-  dqlite check DIR [--json]
+  PROGRAM check DIR [--json]
       Tells what is in a data directory, whether it is sound, and what a start would do. Changes nothing.
 
-  dqlite repair DIR [--yes] [--json]
+  PROGRAM repair DIR [--yes] [--json]
       Keeps what is sound of a damaged directory. What is in the way moves into DIR/removed-N.
 
-  dqlite recover --from DIR [--from DIR ...] --server ID@ADDRESS[:ROLE] [--server ...]
-                 [--keep DIR] [--yes] [--json]
+  PROGRAM recover --from DIR [--from DIR ...] --server ID@ADDRESS[:ROLE] [--server ...]
+                  [--keep DIR] [--yes] [--json]
       For a cluster that lost too many servers to elect a leader. Takes the directories that are left,
       chooses the one that knows most, and writes the new list of servers into it. ROLE is voter (the
       default), stand-by or spare. --keep insists on a directory, which must be the one that knows most.
 
-  dqlite --help | --version
+  PROGRAM --help | --version
 
 repair and recover show what they would do and ask; --yes answers. With --json they need --yes and print one
 JSON object; without --yes they print what they would do and end with 1.
@@ -40,7 +40,7 @@ JSON object; without --yes they print what they would do and end with 1.
 Exit codes: 0 sound, or done; 1 damaged, refused or failed; 2 wrong usage, or the directory cannot be read,
 for instance because a running node uses it.
 
-The node does not start? Copy its data directory away first, then: dqlite check DIR
+The node does not start? Copy its data directory away first, then: PROGRAM check DIR
 SQL: the shell of the go-dqlite package, `dqlite -s ADDRESS DATABASE`, works with these nodes.
 ";
 
@@ -92,11 +92,24 @@ impl Options {
     }
 }
 
+/// What was typed to call the program. Packages install it as `dqlite-dir`, because `/usr/bin/dqlite` belongs
+/// to another one, and advice must name the right one.
+pub fn program_name() -> String {
+    let typed = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = typed.as_deref().and_then(|path| path.file_name()).and_then(|name| name.to_str());
+    name.unwrap_or("dqlite").into()
+}
+
+fn help() -> String {
+    HELP.replace("PROGRAM", &program_name())
+}
+
 fn main() -> ExitCode {
     match run() {
         Ok(outcome) => ExitCode::from(outcome as u8),
         Err(error) => {
-            eprintln!("dqlite: {error}. Try: dqlite --help");
+            let program = program_name();
+            eprintln!("{program}: {error}. Try: {program} --help");
             ExitCode::from(Outcome::Unusable as u8)
         }
     }
@@ -107,11 +120,15 @@ fn run() -> Result<Outcome, lexopt::Error> {
     match parser.next()? {
         Some(Long("version") | Short('V')) => {
             end(&mut parser)?;
-            println!("dqlite {} (compatible with dqlite {COMPATIBLE_VERSION})", env!("CARGO_PKG_VERSION"));
+            println!(
+                "{} {} (compatible with dqlite {COMPATIBLE_VERSION})",
+                program_name(),
+                env!("CARGO_PKG_VERSION")
+            );
             Ok(Outcome::Good)
         }
         Some(Long("help") | Short('h')) => {
-            print!("{HELP}");
+            print!("{}", help());
             Ok(Outcome::Good)
         }
         Some(Value(command)) => {
@@ -129,7 +146,7 @@ fn run() -> Result<Outcome, lexopt::Error> {
         }
         Some(other) => Err(other.unexpected()),
         None => {
-            eprint!("{HELP}");
+            eprint!("{}", help());
             Ok(Outcome::Unusable)
         }
     }

@@ -155,7 +155,8 @@ fn candidates(options: &Options) -> Result<Vec<Candidate>, Outcome> {
             Ok(contents) => contents.notes.join("; "),
             Err(error) => reason(&error),
         };
-        let text = format!("{shown} is damaged: {damage}. First: dqlite check {shown}");
+        let program = crate::program_name();
+        let text = format!("{shown} is damaged: {damage}. First: {program} check {shown}");
         return Err(refuse(options, &text));
     }
     Ok(candidates)
