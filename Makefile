@@ -13,7 +13,7 @@ LIBRARY_FILE := libdqlite.so.0.0.1
 STAGE        := $(CURDIR)/build/stage
 BUILT        := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: all help install stage demo deb dist deb-swap check torture sim-long sim-databases kill9 faults mixed failover go bench compare compare-store fix deps clean
+.PHONY: all help install stage demo deb dist deb-swap check torture sim-long sim-databases kill9 faults mixed failover go bench peers compare compare-store fix deps clean
 
 all: ## Build the library, shared and static, in release form
 	$(CARGO) build --release --lib
@@ -61,6 +61,9 @@ kill9: deps stage ## 200 rounds of writers and kill -9, and 1000 with tiny segme
 
 bench: deps stage ## Throughput, latency and cost beside Debian's C library: an hour (BENCH_WORKLOADS=, BENCH_CLIENTS=, BENCH_NODES=)
 	@sh benches/load/bench.sh
+
+peers: deps stage ## Beside raft-rs, openraft, async-raft and hiqlite: 20 minutes after a long build (PEERS_ONLY=, PEERS_ROUNDS=)
+	@CARGO='$(CARGO)' sh benches/peers/peers.sh
 
 compare: deps stage ## Size, memory and latency beside Debian's C library
 	@sh c-tests/compare/compare.sh
