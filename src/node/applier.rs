@@ -144,8 +144,8 @@ impl Applier {
         }
     }
 
-    /// The core was given what was gathered. If it did not accept it, these transactions and what was built on
-    /// them will never be published.
+    /// The core was given what was gathered. If it did not accept it, these transactions and what was built
+    /// on them will never be published.
     pub fn end_proposal(&mut self) {
         for refused in std::mem::take(&mut self.proposing) {
             refused.database.void_speculation();
