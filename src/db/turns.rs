@@ -137,8 +137,8 @@ mod tests {
         };
         let mut held = turns.take(first, INTERVAL, || false).unwrap();
         assert!(held.is_some() && !waiting.is_finished());
-        // Until the other one stands in line there is nobody to give way to.
-        while let Some(turn) = &mut held {
+        // Until the other one stands in line there is nobody to give way to; it may even be done by then.
+        while let Some(turn) = held.as_mut().filter(|_| !waiting.is_finished()) {
             turn.ends = Instant::now();
             held = turns.take(held, INTERVAL, || false).unwrap();
         }
