@@ -58,7 +58,7 @@ step test 900 "$CARGO" test --no-fail-fast
 step sim 1200 env SIM_RUNS=2000 SIM_SECONDS=60 "$CARGO" test --config tests/sim/optimised.toml \
     --features planted-bugs --test sim -- --nocapture --skip databases::
 # With real databases under each core, in the same build.
-step sim-databases 1200 env SIM_DB_RUNS=60 "$CARGO" test --config tests/sim/optimised.toml \
+step sim-databases 1200 env SIM_DB_RUNS=30 "$CARGO" test --config tests/sim/optimised.toml \
     --features planted-bugs --test sim -- --nocapture databases::
 step stage 900 make --no-print-directory stage
 step c-tests 800 sh c-tests/run.sh
