@@ -254,7 +254,7 @@ impl Driver {
 
     async fn select(&mut self) -> Event {
         let parts = &mut self.parts;
-        // Clients wait in their bounded queue while the disk is behind; everything else goes on.
+        // Requests wait while the disk is behind, and their clients with them; everything else goes on.
         let disk_has_room = parts.store.queued_bytes() < DISK_QUEUE_BYTES_MAX;
         // Nor is anything refused because of a transfer. When that has ended, either this server goes on, or
         // clients who are refused will find the new leader at once.
