@@ -289,7 +289,8 @@ impl DatabaseConnection {
     /// Before a statement runs. A write needs the lane and the speculative view, unless an open transaction
     /// of this connection has them already.
     async fn enter(&mut self, writes: bool) -> Result<(), Failure> {
-        if self.lane.is_some() {
+        if let Some(lane) = &self.lane {
+            lane.resume_transaction();
             return Ok(());
         }
         if !writes {

@@ -1,36 +1,48 @@
 //! The write lane of one database: one session at a time runs statements that write.
 //!
-//! First in, first out. A waiter gives up after the busy timeout, but only while the holder sits inside an
-//! *open transaction*, whose end depends on its client. While the holder merely executes a statement the wait
-//! is short and bounded by that statement, so even a timeout of zero waits it out: with the default settings
-//! a client never sees "database is locked" just because another client's statement is running.
+//! First in, first out. While the holder executes a single statement, the wait is short and bounded by that
+//! statement, so that even a busy timeout of zero waits it out: with the default settings a client never sees
+//! "database is locked" just because another client's statement is running.
+//!
+//! The end of an *open transaction* depends on its client, and there a waiter gives up when
+//!
+//! * its busy timeout has passed, and
+//! * the client of the transaction pauses, or the waiter has been patient for long enough.
+//!
+//! A transaction that moves, one request after the other, ends soon: to wait for it costs less than to refuse,
+//! be asked again and refuse again, and lets transactions happen in turns.
 //!
 //! The lane is held while SQL runs, not while Raft commits: see docs/ARCHITECTURE.md, section 6a.
 
+use crate::config::{LANE_PATIENCE_MS, TRANSACTION_PAUSE_MS};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
-/// The lane is held by an open transaction of another session and the busy timeout has passed.
+/// The lane is held by an open transaction of another session that it was not worth waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Busy;
 
 /// What the session holding the lane is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holder {
-    /// Executing; it will let go when the request ends.
+    /// Executing outside a transaction; it will let go when the request ends.
     Statement,
-    /// Inside a transaction that its client has to end.
+    /// Executing within a transaction that its client has to end.
     Transaction,
+    /// Waiting for the next request in such a transaction, since then.
+    Idle(Instant),
 }
 
 struct Waiter {
     number: u64,
-    /// Its busy timeout has passed: it fails as soon as a holder keeps a transaction open.
-    overdue: bool,
-    outcome: oneshot::Sender<Result<(), Busy>>,
+    /// It waits without a timer, since no transaction was open when it looked.
+    untimed: bool,
+    /// To look again.
+    signal: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -54,14 +66,19 @@ pub struct LaneGuard {
     number: u64,
 }
 
+/// What a waiter finds.
+enum Look {
+    Granted,
+    GiveUp,
+    /// Until it is told, or until then.
+    Wait(Option<Instant>),
+}
+
 impl Lane {
     /// Waits for the lane; see the module documentation for when a wait fails.
     pub async fn acquire(self: &Arc<Lane>, busy_timeout: Duration) -> Result<LaneGuard, Busy> {
-        let (guard, mut outcome) = {
+        let (guard, signal) = {
             let mut state = self.state.lock();
-            if state.holder == Some(Holder::Transaction) && busy_timeout.is_zero() {
-                return Err(Busy);
-            }
             state.arrivals += 1;
             let number = state.arrivals;
             let guard = LaneGuard { lane: self.clone(), number };
@@ -69,19 +86,26 @@ impl Lane {
                 state.give_to(number);
                 return Ok(guard);
             }
-            let (sender, outcome) = oneshot::channel();
-            state.queue.push_back(Waiter { number, overdue: busy_timeout.is_zero(), outcome: sender });
-            (guard, outcome)
+            let signal = Arc::new(Notify::new());
+            state.queue.push_back(Waiter { number, untimed: false, signal: signal.clone() });
+            (guard, signal)
         };
-        if !busy_timeout.is_zero() {
-            tokio::select! {
-                biased;
-                ended = &mut outcome => return ended.unwrap_or(Err(Busy)).map(|()| guard),
-                () = tokio::time::sleep(busy_timeout) => {}
+        let arrival = Instant::now();
+        loop {
+            let look = self.state.lock().look(guard.number, arrival, busy_timeout);
+            match look {
+                Look::Granted => return Ok(guard),
+                Look::GiveUp => return Err(Busy),
+                Look::Wait(None) => signal.notified().await,
+                Look::Wait(Some(until)) => {
+                    tokio::select! {
+                        biased;
+                        () = signal.notified() => {}
+                        () = tokio::time::sleep_until(until) => {}
+                    }
+                }
             }
-            self.state.lock().time_out(guard.number);
         }
-        outcome.await.unwrap_or(Err(Busy)).map(|()| guard)
     }
 
     /// Sessions waiting now.
@@ -98,43 +122,53 @@ impl State {
 
     fn release(&mut self) {
         self.holder = None;
-        while let Some(waiter) = self.queue.pop_front() {
-            // A waiter that has gone away removed itself from the queue before its channel closed.
-            if waiter.outcome.send(Ok(())).is_ok() {
-                return self.give_to(waiter.number);
-            }
+        if let Some(waiter) = self.queue.pop_front() {
+            self.give_to(waiter.number);
+            waiter.signal.notify_one();
         }
     }
 
-    /// The busy timeout of a waiter has passed. No effect on one whose outcome is already on its way.
-    fn time_out(&mut self, number: u64) {
-        if let Some(waiter) = self.queue.iter_mut().find(|w| w.number == number) {
-            waiter.overdue = true;
+    fn look(&mut self, number: u64, arrival: Instant, busy_timeout: Duration) -> Look {
+        if self.holder_number == number {
+            return Look::Granted;
         }
-        if self.holder == Some(Holder::Transaction) {
-            self.turn_away_overdue();
-        }
-    }
-
-    fn turn_away_overdue(&mut self) {
-        for waiter in std::mem::take(&mut self.queue) {
-            if waiter.overdue {
-                // A closed channel means that the session has gone away: there is nobody to tell.
-                let _ = waiter.outcome.send(Err(Busy));
-            } else {
-                self.queue.push_back(waiter);
+        let patience_ends = arrival + Duration::from_millis(LANE_PATIENCE_MS);
+        let until = match self.holder {
+            Some(Holder::Transaction) => Some(patience_ends),
+            Some(Holder::Idle(since)) => {
+                Some(patience_ends.min(since + Duration::from_millis(TRANSACTION_PAUSE_MS)))
             }
+            Some(Holder::Statement) | None => None,
+        };
+        let until = until.map(|until| until.max(arrival + busy_timeout));
+        if until.is_some_and(|until| until <= Instant::now()) {
+            return Look::GiveUp;
         }
+        if let Some(waiter) = self.queue.iter_mut().find(|waiter| waiter.number == number) {
+            waiter.untimed = until.is_none();
+        }
+        Look::Wait(until)
     }
 }
 
 impl LaneGuard {
-    /// The transaction stays open beyond the request: waiters whose timeout has passed are turned away.
+    /// The next request in the transaction begins.
+    pub fn resume_transaction(&self) {
+        let mut state = self.lane.state.lock();
+        if let Some(Holder::Idle(_)) = state.holder {
+            state.holder = Some(Holder::Transaction);
+        }
+    }
+
+    /// The transaction stays open beyond the request.
     pub fn keep_for_transaction(&self) {
         let mut state = self.lane.state.lock();
         debug_assert_eq!(state.holder_number, self.number, "only the holder keeps the lane");
-        state.holder = Some(Holder::Transaction);
-        state.turn_away_overdue();
+        state.holder = Some(Holder::Idle(Instant::now()));
+        for waiter in state.queue.iter_mut().filter(|waiter| waiter.untimed) {
+            waiter.untimed = false;
+            waiter.signal.notify_one();
+        }
     }
 }
 
@@ -195,19 +229,66 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_open_transaction_turns_away_those_whose_timeout_has_passed() {
+    async fn a_transaction_that_pauses_turns_away_those_whose_timeout_has_passed() {
         let lane = Arc::new(Lane::default());
         let holder = lane.acquire(Duration::ZERO).await.unwrap();
         let impatient = waiter(&lane, Duration::ZERO);
         let patient = waiter(&lane, Duration::from_millis(500));
         settle().await;
+        let begin = Instant::now();
         holder.keep_for_transaction();
         assert!(matches!(impatient.await.unwrap(), Err(Busy)));
+        assert_eq!(begin.elapsed().as_millis(), TRANSACTION_PAUSE_MS.into());
         assert!(lane.acquire(Duration::ZERO).await.is_err());
-        let begin = tokio::time::Instant::now();
+        assert_eq!(begin.elapsed().as_millis(), TRANSACTION_PAUSE_MS.into(), "refused at once");
         assert!(matches!(patient.await.unwrap(), Err(Busy)));
         assert_eq!(begin.elapsed().as_millis(), 500);
         assert_eq!(lane.waiting(), 0);
+    }
+
+    /// A request of a millisecond each time, and as much until the next one.
+    async fn go_on(holder: &LaneGuard, requests: u64) {
+        for _ in 0..requests {
+            holder.resume_transaction();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            holder.keep_for_transaction();
+            tokio::time::sleep(Duration::from_millis(TRANSACTION_PAUSE_MS - 1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transaction_that_moves_is_waited_for_even_without_a_timeout() {
+        let lane = Arc::new(Lane::default());
+        let holder = lane.acquire(Duration::ZERO).await.unwrap();
+        let early = waiter(&lane, Duration::ZERO);
+        settle().await;
+        holder.keep_for_transaction();
+        go_on(&holder, 5).await;
+        let late = waiter(&lane, Duration::ZERO);
+        go_on(&holder, 5).await;
+        assert!(!early.is_finished() && !late.is_finished());
+        drop(holder);
+        drop(early.await.unwrap().unwrap());
+        drop(late.await.unwrap().unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_beyond_timeout_and_patience_for_a_transaction_that_goes_on_and_on() {
+        let lane = Arc::new(Lane::default());
+        let holder = lane.acquire(Duration::ZERO).await.unwrap();
+        holder.keep_for_transaction();
+        let begin = Instant::now();
+        let impatient = waiter(&lane, Duration::ZERO);
+        let patient = waiter(&lane, Duration::from_millis(3 * LANE_PATIENCE_MS));
+        settle().await;
+        go_on(&holder, LANE_PATIENCE_MS / TRANSACTION_PAUSE_MS - 1).await;
+        assert!(!impatient.is_finished());
+        go_on(&holder, 2).await;
+        assert!(matches!(impatient.await.unwrap(), Err(Busy)));
+        // A single statement that takes long is part of the transaction, too.
+        holder.resume_transaction();
+        assert!(matches!(patient.await.unwrap(), Err(Busy)));
+        assert_eq!(u128::from(3 * LANE_PATIENCE_MS), begin.elapsed().as_millis());
     }
 
     #[tokio::test(start_paused = true)]
