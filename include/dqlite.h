@@ -450,9 +450,9 @@ DQLITE_API
 int dqlite_node_enable_role_management(struct dqlite_node *n);
 
 /**
- * Sets how many threads serve clients, SQL included: 1 to 512, default 4; 0 counts as 1. Statements that
- * take long get threads of their own. In every state; counts from dqlite_node_start. DQLITE_OK. Since
- * 1.16.5.
+ * Sets how many threads serve clients, SQL included: 1 to 512; 0 counts as 1. The default is one for each
+ * processor, at most 4. Statements that take long get threads of their own. In every state; counts from
+ * dqlite_node_start. DQLITE_OK. Since 1.16.5.
  */
 DQLITE_API
 int dqlite_node_set_pool_thread_count(struct dqlite_node *n,

@@ -52,8 +52,24 @@ pub const ACCEPT_RETRY_MIN_MS: u64 = 10;
 /// See [`ACCEPT_RETRY_MIN_MS`].
 pub const ACCEPT_RETRY_MAX_MS: u64 = 1000;
 
-/// Default worker threads of the client runtime.
+/// Default worker threads of the client runtime, on machines with so many processors; with fewer, as many as
+/// there are: a thread that waits for another one's processor holds up all sessions that are its turn.
 pub const CLIENT_THREADS_DEFAULT: u32 = 4;
+/// Requests that a session serves before others that have one have their turn. A client that asks at once
+/// again finds session and processor warm: with one request for each turn, readers get a third less done.
+pub const REQUESTS_IN_A_ROW_MAX: u32 = 8;
+/// Time for which a session waits awake for a request, in microseconds: twice what it takes to wake up a
+/// processor on the client's side, and what the client does with the answer.
+pub const AWAKE_US: u64 = 120;
+/// Longest mean time from one request to the next for which that is tried, in microseconds: beyond it there
+/// is not enough to gain.
+pub const QUICK_REQUESTS_US: u64 = 400;
+/// Windows of requests after which waiting awake is compared with sleeping again.
+pub const AWAKE_WINDOWS: u32 = 64;
+/// Windows asleep before it is tried, and the most after trials that failed.
+pub const AWAKE_TRIAL_WINDOWS_MIN: u32 = 4;
+/// See [`AWAKE_TRIAL_WINDOWS_MIN`].
+pub const AWAKE_TRIAL_WINDOWS_MAX: u32 = 1024;
 /// Threads that may run statements which outgrew their budget, at the same time.
 pub const LONG_STATEMENTS_MAX: usize = 1024;
 /// Virtual-machine instructions between two calls of the progress handler.

@@ -385,9 +385,9 @@ pub unsafe extern "C" fn dqlite_node_enable_role_management(n: *mut NodeHandle) 
     unsafe { set(n, Node::enable_role_management) }
 }
 
-/// Sets how many threads serve clients, SQL included: 1 to 512, default 4; 0 counts as 1. Statements that
-/// take long get threads of their own. In every state; counts from dqlite_node_start. DQLITE_OK. Since
-/// 1.16.5.
+/// Sets how many threads serve clients, SQL included: 1 to 512; 0 counts as 1. The default is one for each
+/// processor, at most 4. Statements that take long get threads of their own. In every state; counts from
+/// dqlite_node_start. DQLITE_OK. Since 1.16.5.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_pool_thread_count(
     n: *mut NodeHandle,

@@ -2,6 +2,7 @@
 //! statement runs long, the check from within SQLite whether the client still waits.
 
 use super::gateway::is_interrupt;
+use crate::config::AWAKE_US;
 use crate::db::Verdict;
 use crate::net::framed::{Fill, ReadBuffer};
 use crate::net::stream::{Detached, Stream};
@@ -10,6 +11,7 @@ use crate::wire::handshake;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::io;
+use std::time::{Duration, Instant};
 
 /// The connection is over: the client left, the socket failed, or the stream cannot be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,29 @@ impl Client {
                 }
             }
             self.receive().await?;
+        }
+    }
+
+    /// Waits for a request for a moment, without sleeping. Other sessions of the worker have their turn.
+    pub async fn look_out(&self) {
+        let begin = Instant::now();
+        while !self.has_arrived() && begin.elapsed() < Duration::from_micros(AWAKE_US) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Takes what has arrived. True if there is something, or the end.
+    fn has_arrived(&self) -> bool {
+        let mut input = self.input.lock();
+        if input.ended || input.buffer.peek_header().is_some() {
+            return true;
+        }
+        match input.buffer.try_fill(&self.stream) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            read => {
+                input.note(read);
+                true
+            }
         }
     }
 

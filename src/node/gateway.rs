@@ -3,11 +3,14 @@
 //! A session is one task on the client runtime. A point read runs from decoding to writing without leaving
 //! its thread. Leadership, cluster and settings are read from what the Raft thread publishes.
 
+use super::attention::{Attention, Served};
 use super::client::{Client, Closed};
 use super::driver::{Order, OrderKind};
 use super::inbound::Inbound;
 use super::membership::Membership;
-use crate::config::{CLIENT_HEARTBEAT_TIMEOUT_MS, DUMP_CHUNK_PAGES, HELD_ROWS_SIZE_MAX};
+use crate::config::{
+    CLIENT_HEARTBEAT_TIMEOUT_MS, DUMP_CHUNK_PAGES, HELD_ROWS_SIZE_MAX, REQUESTS_IN_A_ROW_MAX,
+};
 use crate::db::{self, ClientWatch, DatabaseConnection, Failure, Fill, Query, Registry, Verdict};
 use crate::net::receive::Spools;
 use crate::raft::{Change, Peer, Refusal, Role, ServerId};
@@ -19,6 +22,7 @@ use crate::wire::response::{self, ClusterFormat, ExecResult, FileEntry, ServerEn
 use crate::wire::tuple::Schema;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What all sessions of a node share.
@@ -36,6 +40,8 @@ pub struct Shared {
     pub inbound: mpsc::Sender<Inbound>,
     /// Where the snapshots in them go.
     pub spools: Arc<dyn Spools>,
+    /// What they have done together.
+    pub served: Served,
 }
 
 /// Serves one client until it leaves, breaks the protocol, or the task is dropped.
@@ -47,8 +53,17 @@ pub async fn serve(client: Client, shared: Shared) {
         return;
     };
     let period = shared.registry.status.period();
-    let mut session = Session { client, shared, protocol, period, connection: None, out: BytesMut::new() };
-    while session.serve_next().await.is_ok() {}
+    let attention = Attention::new(shared.served.clone());
+    let (connection, out) = (None, BytesMut::new());
+    let mut session = Session { client, shared, protocol, period, connection, attention, out };
+    loop {
+        for _ in 0..REQUESTS_IN_A_ROW_MAX {
+            if session.serve_next().await.is_err() {
+                return;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 struct Session {
@@ -58,6 +73,7 @@ struct Session {
     /// Its connection is void once leadership has ended.
     period: watch::Receiver<u64>,
     connection: Option<DatabaseConnection>,
+    attention: Attention,
     out: BytesMut,
 }
 
@@ -117,13 +133,18 @@ impl Session {
 
     /// The next request. Meanwhile an open transaction is rolled back if leadership ends.
     async fn next_frame(&mut self) -> Result<(Header, Bytes), Closed> {
-        loop {
+        if self.attention.is_awake() {
+            self.client.look_out().await;
+        }
+        let frame = loop {
             tokio::select! {
                 biased;
-                frame = self.client.next_frame() => return frame,
+                frame = self.client.next_frame() => break frame,
                 Ok(()) = self.period.changed() => self.connection = None,
             }
-        }
+        };
+        self.attention.note_request(Instant::now());
+        frame
     }
 
     /// Appends the answer, or returns the failure to answer with.

@@ -8,6 +8,7 @@
 //! leaves it as it was: it may be tried again.
 
 pub mod applier;
+mod attention;
 mod client;
 mod driver;
 mod fault;

@@ -7,6 +7,7 @@
 //! dqlite/restore   brings a leader's snapshot into memory, while there is one
 //! ```
 
+use super::attention::Served;
 use super::client::Client;
 use super::driver::{Driver, Order, Parts};
 use super::fault::Fence;
@@ -95,7 +96,9 @@ impl Running {
         };
         let (raft, stop_raft, spools) = start_raft(node, settings, directory, loaded, wiring)?;
         let spools = Arc::new(Spools::new(spools, node.compression.clone()));
-        let shared = Shared { registry: registry.clone(), membership, requests, orders, inbound, spools };
+        let served = Served::default();
+        let shared =
+            Shared { registry: registry.clone(), membership, requests, orders, inbound, spools, served };
         let (stop_accepting, stopped) = oneshot::channel();
         let handover = manage_roles(node, &clients, connect.one_at_a_time(), shared.clone());
         let accepting = clients.spawn(accept_clients(listener, shared, stopped));

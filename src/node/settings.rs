@@ -33,11 +33,16 @@ impl Default for Settings {
             snapshot_threshold: config::SNAPSHOT_THRESHOLD,
             snapshot_trailing: config::SNAPSHOT_TRAILING,
             trailing_strategy: TrailingStrategy::Static,
-            client_threads: config::CLIENT_THREADS_DEFAULT,
+            client_threads: default_client_threads(),
             segment_size: config::SEGMENT_SIZE,
             auto_recovery: AutoRecovery::On,
         }
     }
+}
+
+fn default_client_threads() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    processors.min(config::CLIENT_THREADS_DEFAULT)
 }
 
 impl Settings {
