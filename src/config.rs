@@ -28,8 +28,8 @@ pub const PIPELINE_TRANSACTIONS_MAX: usize = 4096;
 /// See [`PIPELINE_TRANSACTIONS_MAX`].
 pub const PIPELINE_BYTES_MAX: usize = 64 << 20;
 
-/// Time after which a client that has sent nothing in its open transaction counts as pausing, in milliseconds:
-/// longer than a client needs for its next request, on another host and on a busy processor.
+/// Time after which a client that has sent nothing in its open transaction counts as pausing, in
+/// milliseconds: longer than a client needs for its next request, on another host and on a busy processor.
 pub const TRANSACTION_PAUSE_MS: u64 = 5;
 /// Time for which a writer without a busy timeout waits for transactions of others that do not pause, in
 /// milliseconds. Enough for fifty to a hundred of them, and too short for anybody to take it for a hang.

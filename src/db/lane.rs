@@ -9,8 +9,8 @@
 //! * its busy timeout has passed, and
 //! * the client of the transaction pauses, or the waiter has been patient for long enough.
 //!
-//! A transaction that moves, one request after the other, ends soon: to wait for it costs less than to refuse,
-//! be asked again and refuse again, and lets transactions happen in turns.
+//! A transaction that moves, one request after the other, ends soon: to wait for it costs less than to
+//! refuse, be asked again and refuse again, and lets transactions happen in turns.
 //!
 //! The lane is held while SQL runs, not while Raft commits: see docs/ARCHITECTURE.md, section 6a.
 

@@ -421,8 +421,9 @@ pub unsafe extern "C" fn dqlite_node_set_snapshot_compression(n: *mut NodeHandle
 }
 
 /// Sets how many milliseconds a statement that writes waits for the open transaction of another connection to
-/// the same database, before its client gets SQLITE_BUSY (default 0: no waiting). That another statement just
-/// runs is waited for in any case.
+/// the same database, before its client gets SQLITE_BUSY (default 0). That another statement just runs is
+/// waited for in any case, and so are transactions whose clients go on at once, for up to 100 milliseconds:
+/// with 0, who meets a transaction whose client has paused for 5 is refused.
 ///
 /// In every state, from any thread; counts from the next statement on. DQLITE_OK. Since 1.18.2.
 #[unsafe(no_mangle)]
