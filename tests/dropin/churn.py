@@ -1,9 +1,10 @@
 """Deep pipelines under leaders that come and go: no acknowledged row vanishes, and no reader sees an unpublished one.
 
-    churn.py DIRECTORY NODES ROUNDS SEED
+    churn.py DIRECTORY loopback|namespaces NODES ROUNDS SEED
 
 WRITERS clients each have a transaction under way all the time, so that many wait for their commit whenever a leader is
-killed, paused, stopped or made to transfer. Each transaction counts for its writer, moves money between accounts and
+killed, with or without all others, paused, stopped, made to transfer, or, in network namespaces, cut off from its peers
+while its clients still reach it. Each transaction counts for its writer, moves money between accounts and
 counts in all, by triggers. So every state that transactions left in their order fulfils an equation, and none that has
 only a part of them, or lacks one in the middle. Readers ask each node as long as it leads, and look into the databases
 of all nodes, leaders or not: what anybody has seen or was told once never becomes less again.
@@ -18,6 +19,7 @@ import threading
 import time
 
 from cluster import BUSY, BUSY_RECOVERY, OURS, Client, Cluster, Refused, Session, Work, wait_for
+from network import Loopback, Namespaces, both_ways
 
 WRITERS = 64
 ACCOUNTS = 8
@@ -191,6 +193,7 @@ class Bank:
 
 def strike(cluster, kind):
     leader = cluster.leader()
+    others = [member for member in cluster.members if member is not leader]
     match kind:
         case "kill":
             leader.kill()
@@ -204,16 +207,27 @@ def strike(cluster, kind):
             time.sleep(random.uniform(0.2, 1.5))
             leader.resume()
         case "transfer":
-            other = random.choice([member for member in cluster.members if member is not leader])
             with contextlib.suppress(OSError, Refused), Client(leader.address, 5.0) as client:
-                client.transfer(other.id)
+                client.transfer(random.choice(others).id)
+        case "kill all":
+            for member in random.sample(cluster.members, len(cluster.members)):
+                member.kill()
+            for member in cluster.members:
+                member.start(OURS)
+        case "isolate":
+            # It goes on executing, and nothing of that may be answered.
+            cluster.network.cut(both_ways([leader.id], [member.id for member in others]))
+            time.sleep(random.uniform(0.05, 1.5))
+            cluster.network.heal()
 
 
-def main(directory, nodes, rounds, seed):
+def main(directory, where, nodes, rounds, seed):
     random.seed(seed)
-    kinds = [["kill", "transfer", "pause", "transfer", "stop"][i % 5] for i in range(rounds)]
+    network = {"loopback": Loopback, "namespaces": Namespaces}[where]()
+    kinds = ["kill", "transfer", "pause", "transfer", "stop", "kill all"] + ["isolate"] * 2 * network.can_cut
+    kinds = [kinds[i % len(kinds)] for i in range(rounds or len(kinds))]
     random.shuffle(kinds)
-    with Cluster(directory, latency_ms=20, threshold=100, trailing=100).form([OURS] * nodes) as cluster:
+    with Cluster(directory, latency_ms=20, threshold=100, trailing=100, network=network).form([OURS] * nodes) as cluster:
         bank = Bank(cluster)
         bank.progress()
         for kind in kinds:
@@ -222,11 +236,11 @@ def main(directory, nodes, rounds, seed):
         bank.finish()
         cluster.converge()
     print(
-        f"faults: {nodes} nodes, {len(kinds)} times another leader under up to {bank.deepest} writes in flight; {bank.acknowledged}"
+        f"faults: {nodes} nodes, {where}, {len(kinds)} faults of leaders under up to {bank.deepest} writes in flight; {bank.acknowledged}"
         f" acknowledged transactions, none missing; {bank.unknown} without outcome; {bank.reads} reads and"
         f" {bank.looks} looks into databases, no unpublished row",
         flush=True,
     )
 
 
-main(sys.argv[1], *map(int, sys.argv[2:]))
+main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))
