@@ -211,6 +211,8 @@ pub const CONFIGURATION_SIZE_MAX: u64 = 1 << 20;
 pub const SPARE_SEGMENTS: usize = 2;
 /// Bytes of a spare segment that are filled before it looks again whether somebody waits for it.
 pub const SPARE_FILL_BYTES: usize = 1 << 20;
+/// The same while one client at a time appends. One in a hundred of its writes waits for such a piece.
+pub const SPARE_FILL_ALONE_BYTES: usize = 128 << 10;
 /// Bytes of zeros that are made durable ahead of an append into a spare that was handed out unfilled.
 pub const FILL_AHEAD_BYTES: usize = 128 << 10;
 /// Bytes of a snapshot that may wait for the disk at a time, so that its final sync does not hold up the
@@ -246,6 +248,8 @@ pub const DUMP_CHUNK_PAGES: usize = 64;
 pub const READS_WAITING_MAX: usize = 1024;
 /// Time between two checks that other sessions are run by somebody while a long statement occupies a worker.
 pub const HAND_OVER_INTERVAL_MS: u64 = 5;
+/// Time a long statement computes before threads that wait for its processor may go first, in microseconds.
+pub const LONG_YIELD_US: u64 = 500;
 /// Time a long statement computes before the next one that waits does.
 pub const LONG_TURN_MS: u64 = 20;
 

@@ -9,7 +9,7 @@
 
 use super::status::Status;
 use super::turns::{Stopped, Turn, Turns, blocking_runtime};
-use crate::config::{CLIENT_CHECK_INTERVAL_MS, HAND_OVER_INTERVAL_MS, STATEMENT_BUDGET_US};
+use crate::config::{CLIENT_CHECK_INTERVAL_MS, HAND_OVER_INTERVAL_MS, LONG_YIELD_US, STATEMENT_BUDGET_US};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -44,6 +44,8 @@ struct State {
     next_hand_over: Instant,
     /// When it has to look at the client.
     next_look: Instant,
+    /// When a long statement lets other threads go first.
+    next_yield: Instant,
     /// Held by a statement that has outgrown its budget, while it computes.
     turn: Option<Turn>,
 }
@@ -52,7 +54,7 @@ impl State {
     fn starting() -> State {
         let now = Instant::now();
         let budget = Duration::from_micros(STATEMENT_BUDGET_US);
-        State { next_hand_over: now + budget, next_look: now + LOOK_INTERVAL, turn: None }
+        State { next_hand_over: now + budget, next_look: now + LOOK_INTERVAL, next_yield: now, turn: None }
     }
 }
 
@@ -95,6 +97,16 @@ impl Budget {
         let now = Instant::now();
         let mut state = self.state.lock();
         if now < state.next_hand_over {
+            // The threads of a write run for microseconds each. The kernel would let this one finish its
+            // slice first, some milliseconds.
+            let yields = state.turn.is_some() && now >= state.next_yield;
+            if yields {
+                state.next_yield = now + Duration::from_micros(LONG_YIELD_US);
+            }
+            drop(state);
+            if yields {
+                std::thread::yield_now();
+            }
             return false;
         }
         state.next_hand_over = now + HAND_OVER_INTERVAL;

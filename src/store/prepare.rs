@@ -26,7 +26,9 @@ use super::list::{ClosedName, OpenName};
 use super::queue::Queue;
 use super::segment::FORMAT;
 use super::{Event, OnEvent};
-use crate::config::{DISK_FULL_RETRY_MS, FILL_AHEAD_BYTES, SPARE_FILL_BYTES, SPARE_SEGMENTS};
+use crate::config::{
+    DISK_FULL_RETRY_MS, FILL_AHEAD_BYTES, SPARE_FILL_ALONE_BYTES, SPARE_FILL_BYTES, SPARE_SEGMENTS,
+};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
@@ -99,6 +101,8 @@ struct Shared {
     done: Condvar,
     /// Somebody waits for a spare.
     wanted: AtomicBool,
+    /// Appends come one at a time: somebody waits for the sync of each.
+    appends_alone: AtomicBool,
 }
 
 /// What the thread works with.
@@ -127,6 +131,7 @@ impl Segments {
             work: Condvar::new(),
             done: Condvar::new(),
             wanted: AtomicBool::new(false),
+            appends_alone: AtomicBool::new(false),
         });
         let shared_too = Arc::clone(&shared);
         let mut worker = Worker { origin, next_counter: 1, shared: shared_too };
@@ -135,6 +140,11 @@ impl Segments {
             .spawn(move || worker.run_guarded())
             .map_err(|e| Error::Disk(format!("start the segment thread: {e}")))?;
         Ok(Segments { shared, thread: Some(thread) })
+    }
+
+    /// So many appends shared the last sync of the log.
+    pub(super) fn note_appends(&self, count: usize) {
+        self.shared.appends_alone.store(count == 1, Ordering::Relaxed);
     }
 
     /// The next open segment, after waiting for it if none is ready.
@@ -356,8 +366,8 @@ impl Worker {
         let zeros = vec![0; SPARE_FILL_BYTES.min(self.origin.segment_size)];
         let mut filled = 0;
         while filled < self.origin.segment_size && !(reserved && filled > 0 && self.is_urgent()) {
-            let piece = if filled == 0 { FILL_AHEAD_BYTES } else { SPARE_FILL_BYTES };
-            let size = piece.min(self.origin.segment_size - filled);
+            let in_a_sync = if filled == 0 { FILL_AHEAD_BYTES } else { self.bytes_in_a_sync() };
+            let size = in_a_sync.min(self.origin.segment_size - filled);
             file.write_at(&zeros[..size], filled as u64)?;
             // Piece by piece, so that an append's sync never has all of it before it in the disk's queue.
             file.sync_data()?;
@@ -367,6 +377,15 @@ impl Worker {
         file.sync()?;
         self.origin.fs.sync_dir(&self.origin.dir)?;
         Ok(filled)
+    }
+
+    /// A sync of one client's append takes as long as what is before it in the disk's queue; one for many
+    /// clients is rare, and fewer syncs of ours leave more room for it.
+    fn bytes_in_a_sync(&self) -> usize {
+        match self.shared.appends_alone.load(Ordering::Relaxed) {
+            true => SPARE_FILL_ALONE_BYTES,
+            false => SPARE_FILL_BYTES,
+        }
     }
 
     /// Whether an append waits, or nobody ever will.

@@ -246,6 +246,9 @@ impl Writer {
     /// Makes the group durable, and reports each request when it is.
     fn flush(&mut self) -> Result<(), Error> {
         let group = std::mem::take(&mut self.group);
+        if !group.requests.is_empty() {
+            self.segments.note_appends(group.requests.len());
+        }
         let mut written = 0;
         let mut reported = 0;
         while reported < group.requests.len() {
