@@ -13,17 +13,25 @@ seed=${FAULT_SEED:-$(date +%s)}
 missing=$(sh tests/dropin/namespaces.sh)
 say "seed $seed"
 
-# faults|churn SECONDS loopback|namespaces NODES ...: with the numbers that the scenario takes.
-faults() { surround faults "$@"; }
-churn() { surround churn "$@"; }
+# faults SECONDS loopback|namespaces NODES KILLS PAUSES PARTITIONS
+faults() {
+    surround "$2"
+    seconds=$1
+    shift
+    scenario "$seconds" faults "$WORK" "$@" "$seed"
+}
+
+# churn SECONDS loopback|namespaces NODES ROUNDS
+churn() {
+    surround "$2"
+    seconds=$1
+    shift
+    scenario "$seconds" churn "$WORK" "$@" "$seed"
+}
+
 surround() {
-    program=$1
-    seconds=$2
-    shift 2
     ENTER=""
     [ "$1" = loopback ] || ENTER="sh tests/dropin/namespaces.sh"
-    scenario "$seconds" "$program" "$WORK" "$@" "$seed"
-    ENTER=""
 }
 
 if [ -z "${FAULT_ROUNDS:-}" ]; then
@@ -47,5 +55,6 @@ else
     faults "$seconds" namespaces 3 "$quarter" "$eighth" "$quarter"
     faults "$seconds" namespaces 5 "$quarter" "$eighth" "$quarter"
 fi
+ENTER=""
 [ -z "${FAULT_STALLED_S:-}" ] || scenario $((FAULT_STALLED_S * 3 + 300)) stalled "$WORK" "$FAULT_STALLED_S"
 say "ok"

@@ -33,6 +33,7 @@ use reference::{NAMES, Reference, setup_command};
 use server::Server;
 use settings::Settings;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Events in a run, beyond which something goes round in circles.
 const EVENTS_MAX: u64 = 2_000_000;
@@ -113,7 +114,7 @@ pub struct World {
     told: [i64; NAMES.len()],
     next_number: u64,
     recovering: bool,
-    /// Where sessions may ask for a timeout; time never passes there.
+    /// Where sessions wait for a timeout. Its clock is the simulation's.
     runtime: tokio::runtime::Runtime,
     bug: Option<Bug>,
     summary: Summary,
@@ -150,7 +151,11 @@ impl World {
             told: [0; NAMES.len()],
             next_number: 1,
             recovering: false,
-            runtime: tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime"),
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .expect("a runtime"),
             bug,
             summary: Summary::default(),
             failure: None,
@@ -185,7 +190,10 @@ impl World {
     pub fn run(&mut self) -> Result<Summary, String> {
         while self.failure.is_none() {
             let Some(((time, _), event)) = self.events.pop_first() else { break };
+            let passed = Duration::from_micros(time - self.now);
             self.now = time;
+            // Timeouts that end wake their sessions.
+            self.runtime.block_on(tokio::time::advance(passed));
             self.summary.events += 1;
             if self.summary.events > EVENTS_MAX {
                 self.fail("there is no end to it".into());
