@@ -1,5 +1,6 @@
 //! Messages that wait for one peer: put in by the Raft thread, taken out by the task that writes them.
-//! Bounded, in bytes and in number; what the task has taken counts until the socket has it.
+//! Bounded, in bytes and in number; what the task has taken counts until the socket has it. Other threads
+//! write to the socket themselves as long as nothing waits: [`Outbox::push_now`].
 //!
 //! The last message that fits may be of any size, or a large one would never find an empty queue while small
 //! ones keep coming. Its payload is shared with the log anyway. A snapshot counts apart: there is at most
@@ -7,12 +8,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::stream::Stream;
 use crate::config::{PEER_QUEUE_BYTES_MAX, PEER_QUEUE_MESSAGES_MAX, PEER_WRITE_PIECES, SNAPSHOT_PIECE_SIZE};
 use crate::raft::message::SnapshotData;
 use crate::wire::raft::Encoded;
@@ -51,6 +54,10 @@ struct State {
     snapshot: bool,
     overflowing: bool,
     last_push: Option<Instant>,
+    /// While there is a connection on which nothing is half written but what is counted here.
+    connection: Option<Arc<Stream>>,
+    /// Nobody will ever take anything out.
+    closed: bool,
 }
 
 /// See the module documentation.
@@ -63,7 +70,33 @@ pub struct Outbox {
 impl Outbox {
     /// Queues a message, or drops it.
     pub fn push(&self, encoded: Encoded) -> Pushed {
+        self.queue(&mut self.state.lock(), encoded)
+    }
+
+    /// Writes a message to the socket at once, if it takes it and nothing is before it; otherwise queues it, or
+    /// drops it. For a thread that is not the one of the task, which need not be woken then. Gives the message
+    /// back if the outbox is closed.
+    pub fn push_now(&self, mut encoded: Encoded) -> Result<Pushed, Encoded> {
         let mut state = self.state.lock();
+        if state.closed {
+            return Err(encoded);
+        }
+        let is_first = state.count == 0 && encoded.snapshot.is_none();
+        if let Some(connection) = state.connection.as_ref().filter(|_| is_first) {
+            let pieces = std::iter::once(&encoded.head).chain(&encoded.payloads);
+            let slices: Vec<_> = pieces.map(|piece| IoSlice::new(piece)).collect();
+            // An error is one that the task finds, too.
+            let sent = connection.write_now(&slices).unwrap_or(0);
+            if sent as u64 == encoded.size() {
+                state.last_push = Some(Instant::now());
+                return Ok(Pushed::Queued);
+            }
+            encoded.advance(sent);
+        }
+        Ok(self.queue(&mut state, encoded))
+    }
+
+    fn queue(&self, state: &mut State, encoded: Encoded) -> Pushed {
         state.last_push = Some(Instant::now());
         if state.bytes >= PEER_QUEUE_BYTES_MAX || state.count >= PEER_QUEUE_MESSAGES_MAX {
             let first = !std::mem::replace(&mut state.overflowing, true);
@@ -71,8 +104,22 @@ impl Outbox {
         }
         state.overflowing = false;
         let charge = encoded.size() as usize;
-        self.put(&mut state, Parcel { encoded, charge, ticket: None });
+        self.put(state, Parcel { encoded, charge, ticket: None });
         Pushed::Queued
+    }
+
+    /// There is a connection, and on it nothing is half written but what was taken out.
+    pub fn attach(&self, connection: Arc<Stream>) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.connection = Some(connection);
+        }
+    }
+
+    /// Nobody takes anything out any more.
+    pub fn close(&self) {
+        self.clear();
+        self.state.lock().closed = true;
     }
 
     /// Queues a snapshot. While another one waits it is dropped, and so is the ticket.
@@ -135,7 +182,9 @@ impl Outbox {
         let mut state = self.state.lock();
         let dropped = std::mem::take(&mut state.parcels);
         (state.bytes, state.count, state.snapshot) = (0, 0, false);
+        let connection = state.connection.take();
         drop(state);
+        drop(connection);
         !dropped.is_empty()
     }
 

@@ -1,7 +1,9 @@
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::net::stream::Detached;
 use crate::raft::message::SnapshotSource;
 
 fn message(head: &'static [u8], payload: usize) -> Encoded {
@@ -191,4 +193,71 @@ fn everything_is_forgotten_when_the_connection_breaks() {
     outbox.push_snapshot(snapshot(b"2", 8), Box::new(Count(count.clone())));
     assert!(outbox.clear());
     assert_eq!((outbox.bytes(), count.load(Ordering::Relaxed)), (0, 1 << 16));
+}
+
+/// An outbox with a connection, and its other end.
+fn connected() -> (Outbox, UnixStream) {
+    let (own, other) = UnixStream::pair().unwrap();
+    own.set_nonblocking(true).unwrap();
+    other.set_nonblocking(true).unwrap();
+    let outbox = Outbox::default();
+    outbox.attach(Arc::new(Detached::Unix(own).attach().unwrap()));
+    (outbox, other)
+}
+
+/// What has arrived.
+fn arrived(mut other: &UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let ended = other.read_to_end(&mut bytes);
+    assert!(ended.is_ok() || ended.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+    bytes
+}
+
+#[tokio::test]
+async fn a_message_is_written_at_once_if_nothing_is_before_it() {
+    let (outbox, other) = connected();
+    assert_eq!(outbox.push_now(message(b"abc", 3)).ok(), Some(Pushed::Queued));
+    assert_eq!(arrived(&other), b"abc...");
+    assert_eq!(outbox.bytes(), 0, "it was not queued");
+    outbox.push(message(b"first", 0));
+    assert_eq!(outbox.push_now(message(b"second", 0)).ok(), Some(Pushed::Queued));
+    let mut writing = Writing::default();
+    outbox.take(&mut writing);
+    assert_eq!(outbox.push_now(message(b"third", 0)).ok(), Some(Pushed::Queued));
+    assert_eq!(arrived(&other), b"", "what another thread is writing comes first");
+    write_all(&mut writing, &outbox).await;
+    outbox.take(&mut writing);
+    assert_eq!(writing.slices()[0].to_vec(), b"third");
+}
+
+#[tokio::test]
+async fn the_rest_of_a_message_that_the_socket_did_not_take_is_the_next_to_be_written() {
+    let (outbox, other) = connected();
+    let mut sent = 0;
+    while outbox.bytes() == 0 {
+        assert_eq!(outbox.push_now(message(b"head", 100_000)).ok(), Some(Pushed::Queued));
+        sent += 1;
+    }
+    assert_eq!(outbox.push_now(message(b"last", 0)).ok(), Some(Pushed::Queued));
+    let mut all = arrived(&other);
+    let mut writing = Writing::default();
+    outbox.take(&mut writing);
+    all.extend(writing.slices().iter().flat_map(|slice| slice.to_vec()));
+    let one: Vec<u8> = b"head".iter().copied().chain(std::iter::repeat_n(b'.', 100_000)).collect();
+    let expected: Vec<u8> = (0..sent).flat_map(|_| one.clone()).chain(*b"last").collect();
+    assert!(all == expected, "{} bytes instead of {}", all.len(), expected.len());
+    write_all(&mut writing, &outbox).await;
+    assert!(writing.is_empty() && outbox.bytes() == 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_ended_is_written_to_by_nobody() {
+    let (outbox, other) = connected();
+    outbox.clear();
+    assert_eq!(outbox.push_now(message(b"abc", 0)).ok(), Some(Pushed::Queued));
+    assert_eq!(arrived(&other), b"");
+    assert_eq!(outbox.bytes(), 3, "it waits for the next one");
+    outbox.close();
+    let returned = outbox.push_now(message(b"abc", 0)).unwrap_err();
+    assert_eq!(returned.head, &b"abc"[..], "there will be no other");
 }

@@ -42,7 +42,7 @@ use crate::raft::input::Peer;
 use crate::raft::message::{InstallSnapshot, Message};
 use crate::raft::types::ServerId;
 use crate::wire::handshake::Protocol;
-use crate::wire::raft::encode;
+use crate::wire::raft::{Encoded, encode};
 use crate::wire::request::{Request, Server};
 
 /// What the Raft core wants to know about its messages.
@@ -95,6 +95,32 @@ struct Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.task.abort();
+        self.outbox.close();
+    }
+}
+
+/// The way to another server, for threads other than the one of [`Peers`].
+pub struct Recipient {
+    to: ServerId,
+    outbox: Arc<Outbox>,
+    shared: Arc<Shared>,
+}
+
+impl Recipient {
+    /// Sends a message, or queues it, without waiting for anything. Gives it back if the way has been given up.
+    pub fn send_now(&self, encoded: Encoded) -> Result<(), Encoded> {
+        let pushed = self.outbox.push_now(encoded)?;
+        self.shared.note(self.to, pushed);
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn note(&self, to: ServerId, pushed: Pushed) {
+        if pushed == Pushed::FirstDropped {
+            debug!(%to, "the queue to a peer is full");
+            (self.events)(PeerEvent::Unreachable { id: to });
+        }
     }
 }
 
@@ -109,11 +135,19 @@ impl Peers {
 
     /// Queues a message, without waiting for anything.
     pub fn send(&mut self, to: ServerId, address: &str, message: Message) {
-        let pushed = self.link(to, address).outbox.push(encode(message));
-        if pushed == Pushed::FirstDropped {
-            debug!(%to, address, "the queue to a peer is full");
-            (self.shared.events)(PeerEvent::Unreachable { id: to });
-        }
+        self.send_encoded(to, address, encode(message));
+    }
+
+    /// The same, of a message that is no snapshot.
+    pub fn send_encoded(&mut self, to: ServerId, address: &str, encoded: Encoded) {
+        let pushed = self.link(to, address).outbox.push(encoded);
+        self.shared.note(to, pushed);
+    }
+
+    /// The way to a server, until it is removed or has another address.
+    pub fn recipient(&mut self, to: ServerId, address: &str) -> Recipient {
+        let outbox = self.link(to, address).outbox.clone();
+        Recipient { to, outbox, shared: self.shared.clone() }
     }
 
     /// Queues a snapshot, and reports [`PeerEvent::SnapshotSent`] when it has left or cannot. Messages that
@@ -226,7 +260,7 @@ impl Task {
             let (connected, error) = match self.open().await {
                 Ok(stream) => {
                     let since = Instant::now();
-                    let error = self.converse(&stream).await;
+                    let error = self.converse(&Arc::new(stream)).await;
                     if since.elapsed() >= longest {
                         delay = shortest;
                     }
@@ -262,12 +296,16 @@ impl Task {
     }
 
     /// Writes what is queued, until the connection ends.
-    async fn converse(&self, stream: &Stream) -> LinkError {
+    async fn converse(&self, stream: &Arc<Stream>) -> LinkError {
         let mut ended = pin!(end(stream));
         let mut writing = Writing::greeting(self.shared.greeting.clone());
+        let mut attached = false;
         self.outbox.take(&mut writing);
         loop {
             if writing.is_empty() {
+                if !std::mem::replace(&mut attached, true) {
+                    self.outbox.attach(stream.clone());
+                }
                 tokio::select! {
                     biased;
                     error = &mut ended => return error,

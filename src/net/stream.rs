@@ -101,6 +101,14 @@ impl Stream {
         }
     }
 
+    /// Writes the beginning of `pieces`, as much as the socket takes at once. From any thread.
+    pub fn write_now(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => send_pieces(stream, pieces),
+            Stream::Unix(stream) => send_pieces(stream, pieces),
+        }
+    }
+
     /// Makes a connection whose other host has vanished fail within [`PEER_DEAD_AFTER_MS`], if it is one over
     /// TCP: while something is unacknowledged as well as in silence.
     pub fn notice_dead_host(&self) -> io::Result<()> {

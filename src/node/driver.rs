@@ -3,7 +3,7 @@
 
 use super::applier::{Applier, Fault};
 use super::fault::Fence;
-use super::held::{Held, HeldMessages};
+use super::held::{Held, HeldMessages, News};
 use super::inbound::{Inbound, Received, receive_all};
 use super::membership::Membership;
 use crate::config::{APPEND_BYTES_MAX, APPLY_RETRY_MS, DISK_QUEUE_BYTES_MAX, INBOUND_MESSAGES_MAX};
@@ -11,10 +11,11 @@ use crate::db::{self, Proposal, Refused, Registry, Snapshot};
 use crate::net::peer::{PeerEvent, Peers};
 use crate::raft::message::InstallSnapshot;
 use crate::raft::{
-    Change, Entry, Index, Input, Output, Outputs, Raft, Refusal, Seq, ServerId, SnapshotData, SnapshotPoint,
+    Change, Entry, Index, Input, Output, Outputs, Raft, Refusal, ServerId, SnapshotData, SnapshotPoint,
     SnapshotSource, Start, State, Term, Time, Token,
 };
 use crate::store::{self, Spooled, Store, StoredSnapshot};
+use crate::wire::raft::encode;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -33,6 +34,8 @@ pub struct Parts {
     pub store: Store,
     /// Their reports.
     pub store_events: mpsc::UnboundedReceiver<store::Event>,
+    /// Messages that wait for the disk, which takes care of them.
+    pub held: Arc<HeldMessages>,
     /// Connections to other servers.
     pub peers: Peers,
     /// Their reports.
@@ -133,7 +136,6 @@ pub struct Driver {
     reported: Index,
     tokens: u64,
     waiting: HashMap<Token, Waiting>,
-    held: HeldMessages,
     /// As sessions were told.
     transferring: bool,
     installing: Option<Installing>,
@@ -181,7 +183,6 @@ impl Driver {
             reported: Index(0),
             tokens: 0,
             waiting: HashMap::new(),
-            held: HeldMessages::default(),
             transferring: false,
             installing: None,
             snapshots: mpsc::unbounded_channel(),
@@ -279,6 +280,7 @@ impl Driver {
     }
 
     fn apply(&mut self, event: Event) -> Result<(), Fault> {
+        self.hear_of_disk()?;
         match event {
             Event::Store(event) => self.on_store_event(event),
             Event::Peer(PeerEvent::Unreachable { id }) => self.step(Input::PeerUnreachable { id }),
@@ -309,8 +311,11 @@ impl Driver {
     fn on_store_event(&mut self, event: store::Event) -> Result<(), Fault> {
         match event {
             store::Event::Persisted { seq } => {
-                self.release_held(seq);
-                self.step(Input::Persisted { seq })
+                match self.parts.held.release(seq) {
+                    true => self.step(Input::Persisted { seq }),
+                    // That was heard before.
+                    false => self.settle(),
+                }
             }
             store::Event::Failed { seq, error } => {
                 // After a failed write or sync the state of the disk is unknown: the node must not go on.
@@ -321,7 +326,7 @@ impl Driver {
             }
             store::Event::Full { seq, stored, error } => {
                 tracing::warn!(%error, "no space for entries of the log");
-                self.held.drop_behind(seq);
+                self.parts.held.drop_behind(seq);
                 // Whatever the core asks for after it has heard of this is carried out again.
                 self.parts.store.resume();
                 self.step(Input::DiskFull { seq, stored })
@@ -444,11 +449,16 @@ impl Driver {
         self.restore_installed()?;
         loop {
             self.apply_committed()?;
-            if self.reported == self.applier.applied() {
+            if self.reported != self.applier.applied() {
+                self.reported = self.applier.applied();
+                self.step_once(Input::Applied { index: self.reported })?;
+                continue;
+            }
+            let is_behind = self.parts.store.queued_bytes() >= DISK_QUEUE_BYTES_MAX;
+            if !self.parts.held.wake_when_durable(is_behind || self.parts.core.awaits_disk()) {
                 break;
             }
-            self.reported = self.applier.applied();
-            self.step_once(Input::Applied { index: self.reported })?;
+            self.hear_of_disk()?;
         }
         let core = &self.parts.core;
         let leased = self.applier.lease_until(core);
@@ -471,7 +481,8 @@ impl Driver {
             Output::Append { first_index, entries, seq } => store.append(first_index, entries, seq),
             Output::Truncate { from, seq } => store.truncate(from, seq),
             Output::Send { to, address, message, after: Some(after) } => {
-                self.held.keep(after, Held { to, address, message });
+                let recipient = self.parts.peers.recipient(to, &address);
+                self.parts.held.keep(after, Held { to, address, recipient, encoded: encode(message) });
             }
             Output::Send { to, address, message, after: None } => {
                 self.parts.peers.send(to, &address, message)
@@ -508,10 +519,13 @@ impl Driver {
         Ok(())
     }
 
-    fn release_held(&mut self, durable: Seq) {
-        while let Some(Held { to, address, message }) = self.held.release(durable) {
-            self.parts.peers.send(to, &address, message);
+    /// What the disk thread has not woken this one for.
+    fn hear_of_disk(&mut self) -> Result<(), Fault> {
+        let News { durable, undelivered } = self.parts.held.hear();
+        for Held { to, address, encoded, .. } in undelivered {
+            self.parts.peers.send_encoded(to, &address, encoded);
         }
+        durable.map_or(Ok(()), |seq| self.step_once(Input::Persisted { seq }))
     }
 
     fn apply_committed(&mut self) -> Result<(), Fault> {

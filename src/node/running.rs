@@ -13,6 +13,7 @@ use super::driver::{Driver, Order, Parts};
 use super::fault::Fence;
 use super::gateway::{self, Shared};
 use super::handover::{Handover, Outcome, Report};
+use super::held::HeldMessages;
 use super::inbound::Inbound;
 use super::membership::Membership;
 use super::poll::Poller;
@@ -178,7 +179,13 @@ fn start_raft(
 ) -> Result<(JoinHandle<()>, oneshot::Sender<()>, store::Spools), Error> {
     let (events, store_events) = mpsc::unbounded_channel();
     // The Raft thread outlives the disk threads, except after a fault, when nobody listens any more.
-    let report = Box::new(move |event: store::Event| drop(events.send(event)));
+    let held = Arc::new(HeldMessages::default());
+    let reports = held.clone();
+    let report = Box::new(move |event: store::Event| {
+        if reports.report(&event) {
+            drop(events.send(event));
+        }
+    });
     let options = store::Options { segment_size: settings.segment_size };
     let store = Store::start(directory, &loaded, options, report)?;
     let spools = store.spools();
@@ -189,6 +196,7 @@ fn start_raft(
         core,
         store,
         store_events,
+        held,
         peers: wiring.peers,
         peer_events: wiring.peer_events,
         inbound: wiring.inbound,

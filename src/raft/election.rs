@@ -50,6 +50,13 @@ pub struct Follower {
     handover: Option<TimeoutNow>,
 }
 
+impl Follower {
+    /// Whether it campaigns as soon as its log is on disk.
+    pub fn is_handed_over_to(&self) -> bool {
+        self.handover.is_some()
+    }
+}
+
 /// State of a candidate.
 #[derive(Debug, Clone)]
 pub struct Candidate {

@@ -255,6 +255,15 @@ impl Raft {
         deadline.into_iter().chain(self.transfer_deadline()).chain(self.full_until).min()
     }
 
+    /// Whether [`Input::Persisted`] changes more than what the next step will find. If not, it may come late,
+    /// together with whatever comes next: what an answer waits for is only that the request is durable.
+    pub fn awaits_disk(&self) -> bool {
+        match &self.standing {
+            Standing::Follower(follower) => follower.is_handed_over_to(),
+            Standing::Candidate(_) | Standing::Leader(_) => true,
+        }
+    }
+
     /// A read-only view.
     pub fn status(&self) -> Status<'_> {
         let (state, leader) = self.role();

@@ -113,6 +113,29 @@ fn entries_of_older_terms_commit_only_with_one_of_the_current_term() {
 }
 
 #[test]
+fn only_a_follower_that_is_handed_the_leadership_awaits_its_disk() {
+    let mut raft = started(start_of(1, vec![change(1, &voters(&[1, 2]))]));
+    let from = || Peer { id: ServerId(2), address: "s2".into() };
+    let (term, index) = (Term(2), Index(2));
+    let append = message::AppendEntries {
+        term,
+        prev_index: Index(1),
+        prev_term: Term(1),
+        leader_commit: Index(1),
+        entries: vec![command(2, 1)],
+        stamp: Stamp(0),
+    };
+    step(&mut raft, Input::Receive { from: from(), message: Message::AppendEntries(append) });
+    assert!(!raft.awaits_disk(), "its answer is all that waits");
+    let timeout = message::TimeoutNow { term, last_index: index, last_term: term };
+    step(&mut raft, Input::Receive { from: from(), message: Message::TimeoutNow(timeout) });
+    assert!(raft.awaits_disk());
+    step(&mut raft, Input::Persisted { seq: Seq(2) });
+    assert_eq!(raft.status().state, State::Candidate);
+    assert!(raft.awaits_disk(), "its own vote does not count before");
+}
+
+#[test]
 fn a_truncated_configuration_is_given_up_for_the_one_before_it() {
     let mut raft = started(start_of(1, vec![change(1, &voters(&[1]))]));
     let seq = append_configuration(&mut raft, voters(&[1, 2]));
@@ -352,12 +375,15 @@ proptest! {
         // Long enough apart for timeouts to pass.
         for (now, input) in (0..).step_by(400).map(Time).zip(script) {
             let before = format!("{raft:?}");
+            let awaits_disk = raft.awaits_disk() || !matches!(input, Input::Persisted { .. });
             out.clear();
             // Never a panic: the core's own assertions are part of what is tested here.
             if raft.step(now, input.clone(), &mut out).is_err() {
                 prop_assert_eq!(&out, &[]);
                 prop_assert_eq!(before, format!("{raft:?}"), "an error changed the server: {:?}", input);
             }
+            let can_wait = |output: &Output| matches!(output, Output::TakeSnapshot { .. });
+            prop_assert!(awaits_disk || out.iter().all(can_wait), "somebody waited for {:?}", out);
         }
     }
 

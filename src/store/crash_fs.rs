@@ -7,7 +7,8 @@
 //! * Of what is not durable **any part** survives: each sector of a write, each change of a size and each
 //!   creation, renaming and removal for itself. Bytes within a surviving size that were not written are 0.
 //! * A sector may be torn anywhere: of its new bytes a part is there, and in place of the others the old ones
-//!   or zeros. Bytes that no write covered stay as they are, also in the same sector.
+//!   or zeros. Bytes that no write changes stay as they are, also in the same sector: they are on the disk, and
+//!   the same ones are on their way to it. (A kernel writes whole blocks, whatever a program wrote.)
 //! * A renaming happens or does not; one from folder to folder is durable with either of them. Changes of
 //!   one name happen in their order: a later one is not there without the earlier ones.
 //!
@@ -141,11 +142,17 @@ impl Inode {
             let start = offset + done;
             let end = bytes.len().min(done + SECTOR - start % SECTOR);
             let piece = &bytes[done..end];
-            let range = start..start + piece.len();
             // What is there already is no more at risk than it was.
-            let is_there = synced.as_ref().is_none_or(|synced| synced.get(range.clone()) == Some(piece));
-            if !is_there || self.now[range] != *piece {
-                self.change(Change::Bytes { offset: start, bytes: piece.into() });
+            let is_there = |(position, byte): (usize, &u8)| {
+                let place = start + position;
+                let synced = synced.as_ref().unwrap_or(&self.now);
+                self.now.get(place) == Some(byte) && synced.get(place) == Some(byte)
+            };
+            let is_new = |at: &(usize, &u8)| !is_there(*at);
+            let first = piece.iter().enumerate().find(is_new).map(|(position, _)| position);
+            let last = piece.iter().enumerate().rfind(is_new).map(|(position, _)| position);
+            if let (Some(first), Some(last)) = (first, last) {
+                self.change(Change::Bytes { offset: start + first, bytes: piece[first..=last].into() });
             }
             done = end;
         }

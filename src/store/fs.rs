@@ -1,9 +1,14 @@
 //! The few file operations the store uses, as a trait, so that tests can count them and make them fail. Every
 //! thread of the store uses it; it has no state. The real one is [`Disk`].
 
+use super::blocks::BLOCK_SIZE;
+use super::error::synced;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -60,6 +65,15 @@ pub trait ReadAt: Send + Sync {
 pub trait File: Send {
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Whole [blocks](super::blocks) are written from now on and nothing else: if the file system can, without
+    /// the page cache.
+    fn set_direct(&self) {}
+    /// Writes all of `bytes` at `offset` and makes them durable. A lack of space is reported only if writing
+    /// again and a sync that succeeds leave no doubt about what is there.
+    fn write_durably(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_at(bytes, offset)?;
+        synced(self.sync_data())
+    }
     /// Reserves blocks for the first `size` bytes and makes the file that long. Fails with
     /// [`io::ErrorKind::Unsupported`] where the file system cannot.
     fn allocate(&self, size: u64) -> io::Result<()>;
@@ -104,11 +118,11 @@ impl Fs for Disk {
             Existing::Refuse => options.create_new(true),
             Existing::Replace => options.create(true).truncate(true),
         };
-        Ok(Box::new(options.open(path)?))
+        Ok(Box::new(DiskFile::new(options.open(path)?)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        Ok(Box::new(fs::OpenOptions::new().write(true).open(path)?))
+        Ok(Box::new(DiskFile::new(fs::OpenOptions::new().write(true).open(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -143,24 +157,116 @@ impl ReadAt for Vec<u8> {
     }
 }
 
-impl File for fs::File {
+struct DiskFile {
+    file: fs::File,
+    is_direct: Cell<bool>,
+}
+
+impl DiskFile {
+    fn new(file: fs::File) -> DiskFile {
+        DiskFile { file, is_direct: Cell::new(false) }
+    }
+
+    fn set_flag(&self, is_direct: bool) -> rustix::io::Result<()> {
+        let mut flags = fcntl_getfl(&self.file)?;
+        flags.set(OFlags::DIRECT, is_direct);
+        fcntl_setfl(&self.file, flags)?;
+        self.is_direct.set(is_direct);
+        Ok(())
+    }
+
+    fn write_direct(&self, bytes: &[u8], offset: u64, flags: ReadWriteFlags) -> rustix::io::Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match pwritev2(&self.file, &[IoSlice::new(&bytes[done..])], offset + done as u64, flags) {
+                // A part of a block is written again with the rest of it.
+                Ok(size) if size >= BLOCK_SIZE => done += size - size % BLOCK_SIZE,
+                Ok(size) if done + size == bytes.len() => break,
+                Ok(_) => return Err(Errno::INVAL),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether these blocks were written without the page cache. A file system may accept the flag and refuse
+    /// the write, because of larger blocks for example: then this is not tried again.
+    fn has_written(&self, bytes: &[u8], offset: u64, flags: ReadWriteFlags) -> io::Result<bool> {
+        if !self.is_direct.get() {
+            return Ok(false);
+        }
+        match self.write_direct(bytes, offset, flags) {
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                Ok(self.set_flag(false).map(|()| false)?)
+            }
+            written => Ok(written.map(|()| true)?),
+        }
+    }
+}
+
+impl File for DiskFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+        match self.has_written(bytes, offset, ReadWriteFlags::empty())? {
+            true => Ok(()),
+            false => self.file.write_all_at(bytes, offset),
+        }
+    }
+
+    fn set_direct(&self) {
+        // Not on every file system.
+        let _ = self.set_flag(true);
+    }
+
+    fn write_durably(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        // With nothing in the page cache, a lack of space is the disk's answer to this write.
+        if self.has_written(bytes, offset, ReadWriteFlags::DSYNC)? {
+            return Ok(());
+        }
+        self.write_at(bytes, offset)?;
+        synced(self.sync_data())
     }
 
     fn allocate(&self, size: u64) -> io::Result<()> {
-        Ok(rustix::fs::fallocate(self, rustix::fs::FallocateFlags::empty(), 0, size)?)
+        Ok(rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, size)?)
     }
 
     fn set_len(&self, size: u64) -> io::Result<()> {
-        fs::File::set_len(self, size)
+        self.file.set_len(size)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        fs::File::sync_data(self)
+        self.file.sync_data()
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_all()
+        self.file.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::blocks::Blocks;
+    use super::*;
+
+    #[test]
+    fn blocks_are_written_with_and_without_the_page_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        for is_direct in [false, true] {
+            let path = dir.path().join(is_direct.to_string());
+            let file = Disk.create(&path, Existing::Refuse).unwrap();
+            if is_direct {
+                file.set_direct();
+            }
+            let mut blocks = Blocks::default();
+            blocks.reserve(5000).extend_from_slice(&[7; 5000]);
+            blocks.pad();
+            file.write_durably(blocks.as_slice(), 4096).unwrap();
+            file.write_at(&blocks.as_slice()[..4096], 0).unwrap();
+            // Nobody asks for this: it stands for a file system with larger blocks.
+            file.write_durably(b"end", 4096 + 8192).unwrap();
+            let expected = [&vec![7; 4096 + 5000][..], &[0; 8192 - 5000], b"end"].concat();
+            assert!(Disk.read(&path).unwrap() == expected, "direct: {is_direct}");
+        }
     }
 }

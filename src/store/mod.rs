@@ -14,6 +14,7 @@
 //! see [`Event::Full`] and [`Event::SpaceLow`]; what must not be dropped, votes and truncations, is tried
 //! until it succeeds.
 
+mod blocks;
 #[cfg(test)]
 mod crash_fs;
 mod crc;
@@ -54,6 +55,7 @@ pub use spool::{Spool, Spooled, Spools};
 
 use crate::config::SEGMENT_SIZE;
 use crate::raft::{Entry, Index, Seq, ServerId, Term};
+use blocks::BLOCK_SIZE;
 use install::Install;
 use parking_lot::Mutex;
 use queue::{Queue, Request};
@@ -138,7 +140,8 @@ pub type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
 /// How the log is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Size of an open segment in bytes. C uses 8 MiB whatever the block size; tests use less.
+    /// Size of an open segment in bytes, rounded up to whole blocks of 4096. C uses 8 MiB whatever the block
+    /// size; tests use less.
     pub segment_size: usize,
 }
 
@@ -183,7 +186,7 @@ impl Store {
             names: Arc::clone(&names),
             metadata: directory.metadata,
             next_index: loaded.next_index(),
-            segment_size: options.segment_size,
+            segment_size: options.segment_size.next_multiple_of(BLOCK_SIZE),
             cancelled: Arc::clone(&cancelled),
         };
         let writer = Writer::new(origin, Arc::clone(&queue), Arc::clone(&on_event))?;

@@ -38,6 +38,11 @@ pub(super) fn entry_size(entry: &Entry) -> usize {
     ENTRY_HEADER_SIZE + entry.payload.len()
 }
 
+/// Bytes of a batch of these entries.
+pub(super) fn batch_size(entries: &[Entry]) -> usize {
+    BATCH_HEADER_SIZE + entries.iter().map(entry_size).sum::<usize>()
+}
+
 /// Appends one batch to `out`.
 ///
 /// # Panics
@@ -45,7 +50,7 @@ pub(super) fn entry_size(entry: &Entry) -> usize {
 pub(super) fn encode_batch(out: &mut Vec<u8>, entries: &[Entry]) {
     let count = entries.len() as u64;
     assert!((1..=BATCH_ENTRIES_MAX).contains(&count), "a batch of {count} entries");
-    out.reserve(BATCH_HEADER_SIZE + entries.iter().map(entry_size).sum::<usize>());
+    out.reserve(batch_size(entries));
     let start = out.len();
     out.put_u64_le(0);
     out.put_u64_le(count);

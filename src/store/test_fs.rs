@@ -192,6 +192,9 @@ impl File for TestFile {
         }
         self.run("write", |file| file.write_at(bytes, offset))
     }
+    fn set_direct(&self) {
+        self.file.set_direct();
+    }
     fn allocate(&self, size: u64) -> io::Result<()> {
         self.run("allocate", |file| file.allocate(size))
     }

@@ -150,6 +150,19 @@ impl Encoded {
     }
 }
 
+impl Encoded {
+    /// Leaves out so many bytes at the beginning, at most those that are in memory.
+    pub fn advance(&mut self, size: usize) {
+        let mut left = size;
+        for piece in std::iter::once(&mut self.head).chain(&mut self.payloads) {
+            let here = left.min(piece.len());
+            piece.advance(here);
+            left -= here;
+        }
+        self.payloads.retain(|piece| !piece.is_empty());
+    }
+}
+
 /// The bytes of a message. An answer that does not say which vote it answers has the form of old servers, who
 /// make no promises either.
 ///

@@ -77,6 +77,8 @@ struct Node {
     /// Messages that wait for the disk.
     held: Vec<(Seq, usize, Message)>,
     durable: Seq,
+    /// The last request whose end the core has not been told yet.
+    unheard: Option<Seq>,
     /// Requests of clients, by token.
     asked: BTreeMap<Token, usize>,
     state: State,
@@ -370,7 +372,8 @@ impl World {
 
     /// Passes one input to a server and carries out what it wants.
     fn step(&mut self, node: usize, input: Input) {
-        let mut inputs = VecDeque::from([input]);
+        let unheard = self.nodes[node].unheard.take().map(|seq| Input::Persisted { seq });
+        let mut inputs: VecDeque<_> = unheard.into_iter().chain([input]).collect();
         while let Some(input) = inputs.pop_front() {
             let now = self.local_time(node);
             let Some(raft) = &mut self.nodes[node].raft else { return };
@@ -562,7 +565,12 @@ impl World {
                             self.nodes[node].held.push((after, to, message));
                         }
                     }
-                    self.step(node, Input::Persisted { seq });
+                    // As late as the driver does.
+                    if self.nodes[node].raft.as_ref().is_some_and(Raft::awaits_disk) {
+                        self.step(node, Input::Persisted { seq });
+                    } else {
+                        self.nodes[node].unheard = Some(seq);
+                    }
                 }
                 Done::Installed(index, list) => {
                     self.summary.installations += 1;
@@ -713,6 +721,7 @@ impl World {
         let server = &mut self.nodes[node];
         server.raft = Some(raft);
         server.durable = Seq(0);
+        server.unheard = None;
         server.paused_until = 0;
         server.tick = None;
         server.list = server.disk.snapshot.as_ref().map_or(Vec::new(), |(_, list)| list.clone());
@@ -756,6 +765,7 @@ impl Node {
             configuration: Configuration::default(),
             held: Vec::new(),
             durable: Seq(0),
+            unheard: None,
             asked: BTreeMap::new(),
             state: State::Follower,
         }
