@@ -63,7 +63,7 @@ impl Raft {
         if !matches!(self.standing, Standing::Leader(_)) {
             return;
         }
-        if let Some(index) = self.quorum_index()
+        if let Some(index) = self.quorum_index(self.match_index(self.options.id))
             && index > self.commit_index
             && (self.log.term_at(index) == Some(self.term) || self.has(Bug::CommitOlderTerm))
         {
@@ -71,9 +71,14 @@ impl Raft {
         }
     }
 
-    /// The highest index that a quorum of the voters of the configuration in force stores. A leader that is
-    /// no voter does not count itself (dissertation 4.2.2).
-    fn quorum_index(&self) -> Option<Index> {
+    /// Whether anything would commit if this leader's disk had all of its log.
+    pub(super) fn commits_with_disk(&self) -> bool {
+        self.quorum_index(self.log.last_index()).is_some_and(|index| index > self.commit_index)
+    }
+
+    /// The highest index that a quorum of the voters of the configuration in force stores, if this server does
+    /// up to `own`. A leader that is no voter does not count itself (dissertation 4.2.2).
+    fn quorum_index(&self, own: Index) -> Option<Index> {
         let configuration = self.configurations.current();
         let counts = |server: &&Server| {
             server.role == Role::Voter
@@ -81,7 +86,9 @@ impl Raft {
                 || (server.id == self.options.id && self.has(Bug::RemovedLeaderCountsItself))
         };
         let servers = configuration.servers.iter().filter(counts);
-        let mut stored: Vec<Index> = servers.map(|server| self.match_index(server.id)).collect();
+        let stored =
+            |server: &Server| if server.id == self.options.id { own } else { self.match_index(server.id) };
+        let mut stored: Vec<Index> = servers.map(stored).collect();
         stored.sort_unstable_by(|a, b| b.cmp(a));
         let quorum = if self.has(Bug::HalfIsQuorum) {
             configuration.voters().count().div_ceil(2).max(1)

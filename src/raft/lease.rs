@@ -102,6 +102,11 @@ impl Leases {
         }
     }
 
+    /// Whether reads wait.
+    pub fn has_reads(&self) -> bool {
+        !self.reads.is_empty()
+    }
+
     /// The stamp for a message sent now.
     pub fn stamp(&mut self, now: Time) -> Stamp {
         if self.given.back().is_none_or(|(_, given)| *given < now) {

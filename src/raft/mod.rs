@@ -260,7 +260,10 @@ impl Raft {
     pub fn awaits_disk(&self) -> bool {
         match &self.standing {
             Standing::Follower(follower) => follower.is_handed_over_to(),
-            Standing::Candidate(_) | Standing::Leader(_) => true,
+            Standing::Candidate(_) => true,
+            Standing::Leader(leader) => {
+                self.transfer.is_some() || leader.leases.has_reads() || self.commits_with_disk()
+            }
         }
     }
 

@@ -113,7 +113,7 @@ fn entries_of_older_terms_commit_only_with_one_of_the_current_term() {
 }
 
 #[test]
-fn only_a_follower_that_is_handed_the_leadership_awaits_its_disk() {
+fn a_follower_awaits_its_disk_only_when_it_is_handed_the_leadership() {
     let mut raft = started(start_of(1, vec![change(1, &voters(&[1, 2]))]));
     let from = || Peer { id: ServerId(2), address: "s2".into() };
     let (term, index) = (Term(2), Index(2));

@@ -377,8 +377,15 @@ impl World {
         while let Some(input) = inputs.pop_front() {
             let now = self.local_time(node);
             let Some(raft) = &mut self.nodes[node].raft else { return };
+            let awaits_disk = raft.awaits_disk() || !matches!(input, Input::Persisted { .. });
             let mut outputs = Outputs::new();
             let result = raft.step(now, input, &mut outputs);
+            let can_wait = |output: &Output| matches!(output, Output::TakeSnapshot { .. });
+            if !awaits_disk && !outputs.iter().all(can_wait) {
+                let waited = format!("server {} did not await its disk for {outputs:?}", node + 1);
+                return self.fail(waited);
+            }
+            let Some(raft) = &self.nodes[node].raft else { return };
             let status = raft.status();
             let state = [status.term.0, status.last_index.0, status.commit_index.0, outputs.len() as u64];
             for value in state.into_iter().chain([node as u64, now.0]) {
