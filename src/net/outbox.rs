@@ -73,9 +73,9 @@ impl Outbox {
         self.queue(&mut self.state.lock(), encoded)
     }
 
-    /// Writes a message to the socket at once, if it takes it and nothing is before it; otherwise queues it, or
-    /// drops it. For a thread that is not the one of the task, which need not be woken then. Gives the message
-    /// back if the outbox is closed.
+    /// Writes a message to the socket at once, if it takes it and nothing is before it; otherwise queues it,
+    /// or drops it. For a thread that is not the one of the task, which need not be woken then. Gives the
+    /// message back if the outbox is closed.
     pub fn push_now(&self, mut encoded: Encoded) -> Result<Pushed, Encoded> {
         let mut state = self.state.lock();
         if state.closed {

@@ -107,7 +107,8 @@ pub struct Recipient {
 }
 
 impl Recipient {
-    /// Sends a message, or queues it, without waiting for anything. Gives it back if the way has been given up.
+    /// Sends a message, or queues it, without waiting for anything. Gives it back if the way has been given
+    /// up.
     pub fn send_now(&self, encoded: Encoded) -> Result<(), Encoded> {
         let pushed = self.outbox.push_now(encoded)?;
         self.shared.note(self.to, pushed);

@@ -76,8 +76,8 @@ impl Raft {
         self.quorum_index(self.log.last_index()).is_some_and(|index| index > self.commit_index)
     }
 
-    /// The highest index that a quorum of the voters of the configuration in force stores, if this server does
-    /// up to `own`. A leader that is no voter does not count itself (dissertation 4.2.2).
+    /// The highest index that a quorum of the voters of the configuration in force stores, if this server
+    /// does up to `own`. A leader that is no voter does not count itself (dissertation 4.2.2).
     fn quorum_index(&self, own: Index) -> Option<Index> {
         let configuration = self.configurations.current();
         let counts = |server: &&Server| {

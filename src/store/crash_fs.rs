@@ -7,8 +7,8 @@
 //! * Of what is not durable **any part** survives: each sector of a write, each change of a size and each
 //!   creation, renaming and removal for itself. Bytes within a surviving size that were not written are 0.
 //! * A sector may be torn anywhere: of its new bytes a part is there, and in place of the others the old ones
-//!   or zeros. Bytes that no write changes stay as they are, also in the same sector: they are on the disk, and
-//!   the same ones are on their way to it. (A kernel writes whole blocks, whatever a program wrote.)
+//!   or zeros. Bytes that no write changes stay as they are, also in the same sector: they are on the disk,
+//!   and the same ones are on their way to it. (A kernel writes whole blocks, whatever a program wrote.)
 //! * A renaming happens or does not; one from folder to folder is durable with either of them. Changes of
 //!   one name happen in their order: a later one is not there without the earlier ones.
 //!

@@ -65,8 +65,8 @@ pub trait ReadAt: Send + Sync {
 pub trait File: Send {
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Whole [blocks](super::blocks) are written from now on and nothing else: if the file system can, without
-    /// the page cache.
+    /// Whole [blocks](super::blocks) are written from now on and nothing else: if the file system can,
+    /// without the page cache.
     fn set_direct(&self) {}
     /// Writes all of `bytes` at `offset` and makes them durable. A lack of space is reported only if writing
     /// again and a sync that succeeds leave no doubt about what is there.
