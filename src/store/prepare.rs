@@ -4,9 +4,9 @@
 //! A spare is reserved, filled with zeros and made durable under its final name `open-N` before anybody
 //! writes to it: an append then changes neither the size of the file nor the state of its blocks, and its
 //! sync writes data only. Measured on ext4 on a virtual disk, appends of 4256 bytes through the page cache,
-//! each synced: 170 to 220 us into zeroed blocks, 280 to 320 us into blocks that are only reserved. Of the first spare of a run, and
-//! of any that an append already waits for, only the beginning is filled, and the rest ahead of the appends:
-//! [`Spare::fill_ahead`].
+//! each synced: 170 to 220 us into zeroed blocks, 280 to 320 us into blocks that are only reserved. Of the
+//! first spare of a run, and of any that an append already waits for, only the beginning is filled, and the
+//! rest ahead of the appends: [`Spare::fill_ahead`].
 //!
 //! **Nothing is acknowledged from blocks that are only reserved.** Their sync needs the file system's
 //! journal, and when ext4 gives its journal up because of an error, it may answer one such sync with success
@@ -63,8 +63,8 @@ impl Spare {
     }
 }
 
-/// A segment to be closed: cut to what is durable in it and given the name of what it holds. Removed if that is
-/// nothing.
+/// A segment to be closed: cut to what is durable in it and given the name of what it holds. Removed if that
+/// is nothing.
 pub(super) struct Close {
     pub(super) spare: Spare,
     pub(super) used: u64,

@@ -8,13 +8,13 @@
 //! several batches in one run a power cut could leave the same picture of entries that nobody was told about,
 //! and start-up could not tell damage from a torn write.
 //!
-//! **Whole blocks are written, without the page cache** (`O_DIRECT`, `RWF_DSYNC`), from the one in which the
-//! durable bytes end: those are written again, as they are, which a kernel does with its own blocks, too. What
-//! is behind the new bytes holds zeros since the segment was prepared, which is what readers expect. A disk may
-//! tear what is written, also within a sector, but not bytes that are the same before and after. Appends of
-//! two blocks into zeros on ext4 took 175 us and 66 us of processor time each, with the page cache and
-//! `fdatasync` 208 us and 86 us (medians, interleaved, a virtual disk). A file system that cannot do this gets
-//! ordinary writes of the same blocks.
+//! **Whole blocks are written, without the page cache** (`O_DIRECT`, `RWF_DSYNC`), from the one in which
+//! the durable bytes end: those are written again, as they are, which a kernel does with its own blocks,
+//! too. What is behind the new bytes holds zeros since the segment was prepared, which is what readers
+//! expect. A disk may tear what is written, also within a sector, but not bytes that are the same before
+//! and after. Appends of two blocks into zeros on ext4 took 175 us and 66 us of processor time each, with
+//! the page cache and `fdatasync` 208 us and 86 us (medians, interleaved, a virtual disk). A file system
+//! that cannot do this gets ordinary writes of the same blocks.
 //!
 //! **Failures are final.** After a failed write or sync nobody knows what is on disk: nothing is retried,
 //! nothing more is written, and everything later is refused.
