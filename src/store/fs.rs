@@ -191,14 +191,16 @@ impl DiskFile {
     }
 
     /// Whether these blocks were written without the page cache. A file system may accept the flag and refuse
-    /// the write, because of larger blocks for example: then this is not tried again.
+    /// the write, because of larger blocks for example; a sandbox may refuse the call. Then this is not tried
+    /// again.
     fn has_written(&self, bytes: &[u8], offset: u64, flags: ReadWriteFlags) -> io::Result<bool> {
         if !self.is_direct.get() {
             return Ok(false);
         }
         match self.write_direct(bytes, offset, flags) {
-            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
-                Ok(self.set_flag(false).map(|()| false)?)
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
+                self.set_flag(false)?;
+                Ok(false)
             }
             written => Ok(written.map(|()| true)?),
         }
