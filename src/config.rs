@@ -59,9 +59,8 @@ pub const CLIENT_THREADS_DEFAULT: u32 = 4;
 /// again finds session and processor warm: with one request for each turn, readers get 10 to 20 % less done.
 pub const REQUESTS_IN_A_ROW_MAX: u32 = 6;
 /// Time for which a session waits awake for a request, in microseconds: a client that is awake itself has
-/// asked again by then. To wait longer takes the processor from others: with 120, a point read took 102 us of
-/// processor time instead of 65, and a tenth fewer were done.
-pub const AWAKE_US: u64 = 40;
+/// asked again by then, also on a slow machine.
+pub const AWAKE_US: u64 = 100;
 /// Longest median time from one request to the next for which that is tried, in microseconds: beyond it there
 /// is not enough to gain.
 pub const QUICK_REQUESTS_US: u64 = 400;

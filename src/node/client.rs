@@ -81,10 +81,12 @@ impl Client {
         }
     }
 
-    /// Waits for a request for a moment, without sleeping. Other sessions of the worker have their turn.
+    /// Waits for a request for a moment, without sleeping. Other sessions of the worker have their turn, and
+    /// other threads: the client may be waiting for this very processor.
     pub async fn look_out(&self) {
         let begin = Instant::now();
         while !self.has_arrived() && begin.elapsed() < Duration::from_micros(AWAKE_US) {
+            std::thread::yield_now();
             tokio::task::yield_now().await;
         }
     }
