@@ -151,7 +151,10 @@ def lost_directory(directory):
         cluster.form([OURS] * 3)
         load = begin(cluster)
         node = next(member for member in cluster.members if member is not cluster.leader())
-        shutil.rmtree(node.directory)
+        # Under another name first: the node may be creating a spare segment, and a directory with a file stays.
+        gone = node.directory + "-gone"
+        os.rename(node.directory, gone)
+        shutil.rmtree(gone)
         wait_for("the node to notice", lambda: load.check() or fenced(node))
         stop_fenced(node, ["No such file or directory (os error 2)"])
         load.progress()
