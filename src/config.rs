@@ -249,7 +249,7 @@ pub const READS_WAITING_MAX: usize = 1024;
 /// Time between two checks that other sessions are run by somebody while a long statement occupies a worker.
 pub const HAND_OVER_INTERVAL_MS: u64 = 5;
 /// Time a long statement computes before threads that wait for its processor may go first, in microseconds.
-pub const LONG_YIELD_US: u64 = 500;
+pub const LONG_YIELD_US: u64 = 200;
 /// Time a long statement computes before the next one that waits does.
 pub const LONG_TURN_MS: u64 = 20;
 
