@@ -118,8 +118,9 @@ impl Outbox {
 
     /// Nobody takes anything out any more.
     pub fn close(&self) {
-        self.clear();
+        // First, or what is put in between stays.
         self.state.lock().closed = true;
+        self.clear();
     }
 
     /// Queues a snapshot. While another one waits it is dropped, and so is the ticket.
